@@ -14,7 +14,7 @@ PROBES = ("slotproxy.dataplane.reactor", "slotproxy.protocol.requests")
 
 
 def is_compiled(module: str) -> bool | None:
-    """Whether `module` is (or would be) loaded from an extension module; None where there is no such module."""
+    """Whether `module` is (or would be) loaded from an extension module; None if there is no such module."""
     try:
         spec = find_spec(module)
     except ModuleNotFoundError:  # its package is missing
