@@ -145,7 +145,7 @@ class CommandTable:
             self._commands[name] = command
             self._spellings[name] = command
             self._spellings[name.upper()] = command
-        self._most: Final = len(self._spellings) + SPELLINGS
+        self._canonical: Final = len(self._spellings)
         self._longest: Final = max([len(name) for name in self._commands], default=0)
 
     def get(self, name: bytes) -> Command | None:
@@ -154,9 +154,13 @@ class CommandTable:
         if command is not None or len(name) > self._longest:
             return command
         command = self._commands.get(name.lower())
-        if command is not None and len(self._spellings) < self._most:
+        if command is not None and self.remembered() < SPELLINGS:
             self._spellings[name] = command
         return command
+
+    def remembered(self) -> int:
+        """How many spellings other than `get` and `GET` are remembered: at most SPELLINGS."""
+        return len(self._spellings) - self._canonical
 
     def resolve(self, args: list[bytes]) -> Command | None:
         """The command that `args` call: CONFIG GET is `config|get`.
@@ -204,7 +208,7 @@ class CommandTable:
 
     @staticmethod
     def snapshot() -> CommandTable:
-        """The table of a 7.0.15 server, from a file in this package (tests/tools/command_snapshot.py makes it).
+        """The table of a 7.0.15 server, from snapshot.json (made by tests/tools/command_snapshot.py).
 
         For servers before 7.0, and for users whom ACLs deny COMMAND. Each call builds a table of its own.
         """

@@ -235,7 +235,8 @@ class MemoryFinder(KeyFinder):
 def built_in_finder(name: str, before_7: bool) -> KeyFinder | None:
     """The hand-written finder of a command whose specs are unknown, incomplete or misleading.
 
-    `name` in lower case. `before_7`: the server has no key specs (6.2 and older). None where range or specs are enough.
+    `name` in lower case; `before_7`: the server has no key specs (6.2 and older). None where range or specs
+    are enough.
     """
     if name == "sort":
         return SortFinder()
