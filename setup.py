@@ -57,9 +57,8 @@ def extensions() -> list[Extension]:
     except ImportError:
         print("slotproxy: mypy is not installed, building interpreted", file=sys.stderr)
         return []
-    built: list[Extension] = mypycify(
-        [*MYPY_OPTIONS, *modules], opt_level="3", debug_level="0", group_name=GROUP
-    )
+    made = mypycify([*MYPY_OPTIONS, *modules], opt_level="3", debug_level="0", group_name=GROUP)
+    built = [extension for extension in made if isinstance(extension, Extension)]  # for mypy: all are
     for extension in built:
         extension.optional = True
         if sys.platform == "linux":

@@ -22,9 +22,11 @@ GRACE = 2.0  # seconds for what is already on its way out (a server told to stop
 
 
 def children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
-    return []
+    try:
+        lists = [(task / "children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:  # ended meanwhile
+        return []
+    return [int(child) for text in lists for child in text.split()]
 
 
 def collect_zombies() -> None:
@@ -41,7 +43,7 @@ def command_line(pid: int) -> str:
 
 def kill_descendants() -> list[str]:
     """Kills until nothing is left below this process; the command lines of what was killed."""
-    killed = {}
+    killed: dict[int, str] = {}
     while True:
         collect_zombies()
         alive = children(os.getpid())

@@ -1,0 +1,1 @@
+"""CPU, latency and memory of the proxy beside redis-server itself: `python -m tests.bench --help`."""
