@@ -1,0 +1,1 @@
+"""The command line: `slotproxy serve` (the default), `slotproxy demo`, `slotproxy --version`."""

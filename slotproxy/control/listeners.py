@@ -1,0 +1,106 @@
+"""Where clients connect: opening the listening sockets and accepting.
+
+Duty: bind what was asked for, accept, and hand each connected socket to the data plane. Out of descriptors
+(EMFILE, ENFILE) is no reason to stop: accepting pauses and goes on, those connected are served meanwhile.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Sequence
+
+import trio
+
+from slotproxy.control.addresses import Endpoint, UnixEndpoint
+from slotproxy.control.config import ConfigError
+from slotproxy.dataplane.plane import Plane
+from slotproxy.dataplane.transport import Transport
+
+_log = logging.getLogger("slotproxy.clients")
+
+_BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
+_PAUSE = 0.1  # seconds without accepting when descriptors are used up
+
+
+async def listen(endpoint: Endpoint) -> trio.socket.SocketType:
+    """A listening socket. Raises ConfigError, which says what is in the way."""
+    try:
+        if isinstance(endpoint, UnixEndpoint):
+            _remove_stale(endpoint.path)
+            sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            address: object = endpoint.path
+        else:
+            found = await trio.socket.getaddrinfo(
+                endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            family, kind, protocol, _, address = found[0]
+            sock = trio.socket.socket(family, kind, protocol)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        await sock.bind(address)
+        sock.listen(_BACKLOG)
+        return sock
+    except OSError as problem:
+        raise ConfigError(
+            f"--listen {endpoint}: cannot listen there: {problem.strerror}; choose a free address of this machine"
+        ) from problem
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on any more; anything else is left alone and makes bind fail."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+async def serve_listeners(
+    listeners: Sequence[trio.socket.SocketType], plane: Plane, accepting: trio.CancelScope
+) -> None:
+    """Accept on all listeners until `accepting` is cancelled, then close them."""
+    with accepting:
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(_serve_listener, listener, plane)
+
+
+async def _serve_listener(listener: trio.socket.SocketType, plane: Plane) -> None:
+    unix = listener.family == socket.AF_UNIX
+    with listener, contextlib.ExitStack() as cleanup:
+        if unix:
+            cleanup.callback(_unlink, listener.getsockname())
+        while True:
+            await _accept_one(listener, plane, unix)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+async def _accept_one(listener: trio.socket.SocketType, plane: Plane, unix: bool) -> None:
+    try:
+        accepted, address = await listener.accept()
+    except OSError as problem:
+        if problem.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            _log.warning("cannot accept: %s; raise the limit of open files", problem.strerror)
+            await trio.sleep(_PAUSE)
+            return
+        if problem.errno in (errno.ECONNABORTED, errno.EPERM, errno.EPROTO):
+            return
+        raise
+    sock = socket.socket(accepted.family, accepted.type, fileno=accepted.detach())
+    sock.setblocking(False)
+    if not unix:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    plane.accept(Transport(sock), "unix" if unix else f"{address[0]}:{address[1]}")

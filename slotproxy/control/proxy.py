@@ -1,0 +1,253 @@
+"""One proxy: the two planes put together, started, and ended.
+
+Duty: own the nursery in which everything that waits runs (listeners, dialling, the refresher, the admin endpoint,
+signals), run the reactor's ticks, and be what the data plane asks for (`Control`).
+
+Invariants: everything that touches the data plane runs in this one thread, between ticks. What a task of the control
+plane fails with ends the proxy, except where a failure is expected and named. SIGTERM: not ready, no new clients, what
+is in flight is finished within the drain time, exit 0.
+"""
+
+import logging
+import signal
+from collections.abc import Callable
+
+import trio
+
+from slotproxy.build import flavour
+from slotproxy.cluster.refresher import QueryFailed, Refresher
+from slotproxy.cluster.slotmap import SlotMap
+from slotproxy.cluster.topology import Address, Topology, TopologyError
+from slotproxy.control.admin import serve_admin
+from slotproxy.control.config import Config
+from slotproxy.control.confirming import is_genuine
+from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
+from slotproxy.control.dialling import open_lane
+from slotproxy.control.listeners import listen, serve_listeners
+from slotproxy.control.querying import ask_commands, ask_topology, ask_version
+from slotproxy.dataplane.counters import Counters
+from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.plane import Plane, PlaneLimits
+from slotproxy.dataplane.requests import Request
+from slotproxy.protocol.redirects import Refusal
+
+_log = logging.getLogger("slotproxy")
+
+_STAY = 0.005  # seconds of ticks between two turns of the control plane
+_LINGER = 0.001  # how long a tick waits for the next input before the reactor goes back to sleep
+_DRAIN_POLL = 0.02
+
+
+class Proxy:
+    """The proxy that `config` describes. `run` is its whole life."""
+
+    def __init__(self, config: Config, version: str) -> None:
+        self._config = config
+        self._version = version
+        self._credentials = Credentials(config.cluster_user, config.cluster_password)
+        self._draining = False
+        self._table_loaded = False
+        self._nursery: trio.Nursery
+        self._sleep: trio.CancelScope | None = None
+        limits = PlaneLimits(
+            config.request_limits(),
+            config.max_clients,
+            config.max_in_flight,
+            config.max_output,
+            config.park_timeout,
+            config.connections_per_node,
+        )
+        clock: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        self.plane = Plane(self, limits, clock, version)
+        self.plane.on_entry = self._look_again
+        self._refresher = Refresher(
+            self.slot_map,
+            config.cluster,
+            self._query,
+            self.plane.apply,
+            self.plane.refreshed,
+            config.refresh_interval,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until a signal; returns when drained. Raises ConfigError where an address cannot be used."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                listeners = [await listen(endpoint) for endpoint in self._config.listen]
+                if self._config.admin is not None:
+                    await nursery.start(self._serve_admin)
+                nursery.start_soon(self._run_reactor)
+                nursery.start_soon(self._refresher.run)
+                accepting = trio.CancelScope()
+                nursery.start_soon(serve_listeners, listeners, self.plane, accepting)
+                _log.info(
+                    "slotproxy %s (%s) listens on %s", self._version, flavour(), ", ".join(map(str, self._config.listen))
+                )
+                nursery.start_soon(self._report_ready)
+                task_status.started()
+                async for number in signals:
+                    _log.info("%s: draining", signal.Signals(number).name)
+                    break
+                self._draining = True
+                accepting.cancel()
+                nursery.start_soon(self._drain)
+                async for number in signals:
+                    _log.info("%s again: ending at once", signal.Signals(number).name)
+                    nursery.cancel_scope.cancel()
+                    break
+        self.plane.close()
+
+    # What the data plane asks for
+
+    def dial_nowait(self, lane: Lane) -> None:
+        """Connect a lane."""
+        self._nursery.start_soon(
+            open_lane, lane, self.plane, self._credentials, self._config.address_map, self._config.connect_timeout
+        )
+
+    def refresh_nowait(self, why: str) -> None:
+        """Refresh the topology soon."""
+        self._refresher.request_nowait()
+
+    def confirm_nowait(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
+        """Find out whether a script's refusal is the node's own."""
+        self._nursery.start_soon(self._confirm, request, node, refusal, reply)
+
+    async def _confirm(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
+        if refusal == Refusal.MOVED:
+            await self._refresher.refresh()
+        genuine = await is_genuine(
+            refusal,
+            reply,
+            request.slot,
+            (node.info.host, node.info.port),
+            self.slot_map,
+            self._credentials,
+            self._config.address_map,
+        )
+        self.plane.confirmed(request, node, refusal, reply, genuine)
+
+    # Loops
+
+    async def _run_reactor(self) -> None:
+        plane = self.plane
+        reactor = plane.reactor
+        descriptor = reactor.fileno()
+        now = reactor.clock
+        while True:
+            with trio.CancelScope(deadline=reactor.next_due()) as self._sleep:
+                await trio.lowlevel.wait_readable(descriptor)
+            self._sleep = None
+            until = now() + _STAY
+            # Each wake-up through trio costs as much as ten requests: stay while there is work.
+            while plane.tick(_LINGER) > 0:
+                if now() > until:
+                    await trio.lowlevel.checkpoint()
+                    until = now() + _STAY
+
+    def _look_again(self) -> None:
+        if self._sleep is not None:
+            self._sleep.deadline = min(self._sleep.deadline, self.plane.reactor.next_due())
+
+    async def _query(self, address: Address) -> Topology:
+        dialled = self._config.address_map.apply(address)
+        try:
+            async with await connect(dialled, self._credentials) as connection:
+                topology = await ask_topology(connection, address)
+                if not self._table_loaded:
+                    await self._load_table(connection)
+                return topology
+        except (NodeUnavailable, ErrorReply, TopologyError) as problem:
+            raise QueryFailed(str(problem)) from problem
+
+    async def _load_table(self, connection: NodeConnection) -> None:
+        try:
+            version = await ask_version(connection)
+            self.plane.server_version = version
+            self.plane.table = await ask_commands(connection, version)
+        except (ErrorReply, ValueError) as problem:
+            _log.warning("the packaged command table is used: the node does not tell its own: %s", problem)
+        self._table_loaded = True
+
+    async def _report_ready(self) -> None:
+        if reasons := self.readiness():
+            _log.info("not ready yet: %s", "; ".join(reasons))
+        while self.readiness():
+            await trio.sleep(_DRAIN_POLL)
+        _log.info("ready: %d slots covered", self.slot_map.covered())
+
+    async def _serve_admin(self, *, task_status: trio.TaskStatus[list[Address]]) -> None:
+        assert self._config.admin is not None
+        await serve_admin(self._config.admin, sources=self, readiness=self.readiness, task_status=task_status)
+
+    async def _drain(self) -> None:
+        with trio.move_on_after(self._config.drain_timeout) as patience:
+            while self.plane.close_idle_clients():
+                await trio.sleep(_DRAIN_POLL)
+        if patience.cancelled_caught:
+            _log.warning("%d clients were not drained within %g s", self.client_connections(), self._config.drain_timeout)
+        self._nursery.cancel_scope.cancel()
+
+    # What the admin endpoint shows
+
+    @property
+    def counters(self) -> Counters:
+        """The data plane's counts."""
+        return self.plane.counters
+
+    @property
+    def slot_map(self) -> SlotMap:
+        """Who owns which slot."""
+        return self.plane.router.slot_map
+
+    def readiness(self) -> list[str]:
+        """Why clients cannot be served fully; nothing when they can."""
+        if self._draining:
+            return ["draining"]
+        covered = self.slot_map.covered()
+        reasons = []
+        if covered < len(self.slot_map.owners):
+            reasons.append(f"{covered} of {len(self.slot_map.owners)} slots have an owner ({self._refresher.last_error})")
+        for info in {info.id: info for info in self.slot_map.owners if info is not None}.values():
+            node = self.plane.router.nodes.get(info.id)
+            if node is None or node.connected() == 0:
+                why = node.lanes[0].why if node is not None else "unknown"
+                reasons.append(f"primary {info.name} is not connected ({why})")
+        return reasons
+
+    def command_calls(self) -> dict[str, int]:
+        """Calls by command name, those without a call left out."""
+        return {command.name: int(command.calls) for command in self.plane.table.commands() if command.calls > 0}
+
+    def client_connections(self) -> int:
+        """Connected clients."""
+        return self.plane.client_count()
+
+    def node_connections(self) -> dict[str, int]:
+        """Multiplexed connections that are ready, by node."""
+        return {node.name: node.connected() for node in self.plane.router.nodes.values()}
+
+    def in_flight(self) -> int:
+        """Requests sent to nodes and not answered."""
+        return self.plane.in_flight()
+
+    def parked(self) -> int:
+        """Requests waiting for their slot."""
+        return self.plane.parked()
+
+    def migrating_slots(self) -> list[int]:
+        """Slots that count as migrating."""
+        return self.plane.migrating_slots()
+
+    def refresh_failures(self) -> int:
+        """Refreshes that no node answered."""
+        return self._refresher.failures
+
+    def version(self) -> str:
+        """This package's version."""
+        return self._version
+
+    def flavour(self) -> str:
+        """compiled or interpreted."""
+        return flavour()

@@ -1,0 +1,30 @@
+"""Questions to a node whose answers are understood: its view of the cluster, its command table, its version."""
+
+from slotproxy.cluster.topology import Address, Topology, decode_topology
+from slotproxy.control.connection import ErrorReply, NodeConnection
+from slotproxy.protocol.commands import CommandTable
+
+
+async def ask_topology(connection: NodeConnection, announced: Address) -> Topology:
+    """The node's view of the cluster. `announced` is its own address as the cluster knows it.
+
+    Raises NodeUnavailable, ErrorReply and TopologyError.
+    """
+    slots, nodes = await connection.commands(("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))
+    for reply in (slots, nodes):
+        if isinstance(reply, ErrorReply):
+            raise reply
+    return decode_topology(slots, nodes, announced)
+
+
+async def ask_version(connection: NodeConnection) -> str:
+    """`redis_version` of the node. Raises NodeUnavailable and ErrorReply."""
+    for line in (await connection.command("INFO", "server")).decode("utf-8", "replace").splitlines():
+        if line.startswith("redis_version:"):
+            return str(line.removeprefix("redis_version:"))
+    raise ErrorReply("INFO server names no redis_version")
+
+
+async def ask_commands(connection: NodeConnection, version: str) -> CommandTable:
+    """The node's command table. Raises NodeUnavailable, ErrorReply, and ValueError for a reply that is no table."""
+    return CommandTable.from_reply(await connection.command("COMMAND"), version)

@@ -1,0 +1,138 @@
+"""Commands that the proxy answers itself, from what it knows of the client and of itself.
+
+Duty: the reply to PING, ECHO, QUIT, SELECT, HELLO, AUTH, CLIENT and INFO as one plain server would give it (7.0.15).
+A client must take the proxy for a server without cluster support: otherwise it would start to route by itself.
+"""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from slotproxy.protocol.decisions import not_supported, wrong_arity
+from slotproxy.protocol.resp import EMPTY_ARRAY, NULL, OK, PONG, array, bulk, error, integer
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.clients import Client
+    from slotproxy.dataplane.plane import Plane
+
+
+def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
+    """The reply to the command `name` (its first word, lower case; its arity has been checked)."""
+    if name == "ping":
+        if len(arguments) > 2:
+            return wrong_arity("ping")
+        return bulk(arguments[1]) if len(arguments) == 2 else PONG
+    if name == "echo":
+        return bulk(arguments[1])
+    if name == "quit":
+        return OK  # the client closes itself behind it
+    if name == "select":
+        return _select(arguments[1])
+    if name == "hello":
+        return _hello(client, plane, arguments)
+    if name == "auth":
+        return _auth(arguments[1:])
+    if name == "client":
+        return _client(client, arguments)
+    return bulk(_info(plane, [section.lower() for section in arguments[1:]]).encode())
+
+
+def _select(index: bytes) -> bytes:
+    try:
+        number = int(index)
+    except ValueError:
+        return error("ERR value is not an integer or out of range")
+    return OK if number == 0 else error("ERR SELECT is not allowed in cluster mode")
+
+
+def _auth(credentials: list[bytes]) -> bytes:
+    """As a server whose default user has no password."""
+    if len(credentials) > 2:
+        return error("ERR syntax error")
+    if len(credentials) == 1:
+        return error(
+            "ERR AUTH <password> called without any password configured for the default user."
+            " Are you sure your configuration is correct?"
+        )
+    if credentials[0] == b"default":
+        return OK
+    return error("WRONGPASS invalid username-password pair or user is disabled.")
+
+
+def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
+    options = arguments[1:]
+    if options:
+        if not options[0].isdigit():
+            return error("ERR Protocol version is not an integer or out of range")
+        if options[0] != b"2":
+            return error("NOPROTO unsupported protocol version")
+    name: bytes | None = None
+    position = 1
+    while position < len(options):
+        word = options[position].upper()
+        left = len(options) - position - 1
+        if word == b"AUTH" and left >= 2:
+            reply = _auth(options[position + 1 : position + 3])
+            if reply != OK:
+                return reply
+            position += 3
+        elif word == b"SETNAME" and left >= 1:
+            name = options[position + 1]
+            if not _valid_name(name):
+                return _BAD_NAME
+            position += 2
+        else:
+            return error("ERR Syntax error in HELLO option '" + options[position].decode("utf-8", "replace") + "'")
+    if name is not None:
+        client.name = name
+    return array(
+        [
+            bulk(b"server"), bulk(b"redis"), bulk(b"version"), bulk(plane.server_version.encode()),
+            bulk(b"proto"), integer(2), bulk(b"id"), integer(client.id), bulk(b"mode"), bulk(b"standalone"),
+            bulk(b"role"), bulk(b"master"), bulk(b"modules"), EMPTY_ARRAY,
+        ]
+    )  # fmt: skip
+
+
+_BAD_NAME = error("ERR Client names cannot contain spaces, newlines or special characters.")
+
+
+def _valid_name(name: bytes) -> bool:
+    return all(0x21 <= byte <= 0x7E for byte in name)
+
+
+def _client(client: "Client", arguments: list[bytes]) -> bytes:
+    word = arguments[1].lower()
+    if word == b"id" and len(arguments) == 2:
+        return integer(client.id)
+    if word == b"getname" and len(arguments) == 2:
+        return bulk(client.name) if client.name else NULL
+    if word == b"setname" and len(arguments) == 3:
+        if not _valid_name(arguments[2]):
+            return _BAD_NAME
+        client.name = arguments[2]
+        return OK
+    if word == b"setinfo":  # since 7.2; libraries send it unasked and what they say is kept nowhere
+        if len(arguments) != 4:
+            return wrong_arity("client|setinfo")
+        if arguments[2].lower() not in (b"lib-name", b"lib-ver"):
+            return error("ERR Unrecognized option '" + arguments[2].decode("utf-8", "replace") + "'")
+        return OK
+    return not_supported("client|" + word.decode("utf-8", "replace"))
+
+
+def _info(plane: "Plane", sections: list[bytes]) -> str:
+    wanted = set(sections) - {b"default", b"all", b"everything"}
+    blocks = {
+        "server": (
+            f"redis_version:{plane.server_version}\r\nredis_mode:standalone\r\nos:{sys.platform}\r\narch_bits:64\r\n"
+            f"process_id:{os.getpid()}\r\nuptime_in_seconds:{int(plane.uptime())}\r\n"
+        ),
+        "clients": f"connected_clients:{plane.client_count()}\r\n",
+        "replication": "role:master\r\nconnected_slaves:0\r\n",
+        "cluster": "cluster_enabled:0\r\n",
+        "slotproxy": f"slotproxy_version:{plane.version}\r\nslots_covered:{plane.router.slot_map.covered()}\r\n",
+    }
+    chosen = [name for name in blocks if not wanted or name.encode() in wanted or len(wanted) < len(set(sections))]
+    titles = {"slotproxy": "slotproxy"}
+    return "\r\n".join(f"# {titles.get(name, name.capitalize())}\r\n{blocks[name]}" for name in chosen)

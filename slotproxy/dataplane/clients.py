@@ -1,0 +1,237 @@
+"""A client's connection: its requests in, its replies out, in order.
+
+Duty: frame what the client sends, give each command to the router (the plain path for a command with exactly one key is
+here, and allocates nothing but the request), and write replies in the order in which the commands came.
+
+Invariants: at most `max_in_flight` requests await a reply and at most about `max_output` bytes are unsent; beyond that
+the socket is not read. What a client sent before it closed its side is still executed, as on Redis, and answered when
+only its sending side was closed. Nothing a client sends can end anything but its own connection.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from slotproxy.dataplane.answers import answer_locally
+from slotproxy.dataplane.flows import Flow
+from slotproxy.dataplane.reactor import Stream
+from slotproxy.dataplane.requests import Request, RequestQueue
+from slotproxy.dataplane.transport import Transport
+from slotproxy.protocol.commands import Command
+from slotproxy.protocol.decisions import Answer, AnswerLocally, Forward, ForwardKeyless, SplitUp, decide
+from slotproxy.protocol.redirects import error_code
+from slotproxy.protocol.requests import ProtocolError, RequestScanner, arguments_of
+from slotproxy.protocol.resp import command as packed
+from slotproxy.protocol.resp import error
+from slotproxy.protocol.slots import slot_at
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.plane import Plane
+
+_RECEIVE: Final = 16_384
+_RECEIVE_LARGE: Final = 1_048_576
+_ANSWERED: Final = Command("", 0, frozenset(), [], None, None)  # stands in the queue for what no node was asked
+
+
+class Client(Stream):
+    """One plain Redis client. `id` is what CLIENT ID says; `address` is for logs."""
+
+    def __init__(self, plane: "Plane", transport: Transport, id: int, address: str) -> None:
+        super().__init__(plane.reactor)
+        self.id: Final = id
+        self.address: Final = address
+        self.name: bytes = b""
+        self.lane: i64 = id % plane.lanes_per_node
+        self.flows: dict[i64, Flow] = {}
+        self.flow_count: i64 = 0
+        self.queue: RequestQueue = RequestQueue()
+        self.finishing: bool = False  # no more requests are taken; closed when everything is answered and sent
+        self._plane: Final = plane
+        self._scanner: Final = RequestScanner(plane.request_limits)
+        self._paused: bool = False
+        self._max_in_flight: i64 = plane.max_in_flight
+        self._max_output: i64 = plane.max_output
+        self.open(transport)
+
+    # In
+
+    def on_readable(self) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        size: i64 = _RECEIVE if self._scanner.buffered() < _RECEIVE else _RECEIVE_LARGE
+        data = transport.receive(int(size))
+        if data is None:
+            return
+        if not data:
+            self.finish()
+            return
+        self._plane.counters.client_bytes_in += len(data)
+        self._scanner.feed(data)
+        self.take_requests()
+
+    def take_requests(self) -> None:
+        """Route all complete requests that are buffered, up to the limit of requests in flight."""
+        scanner = self._scanner
+        plane = self._plane
+        router = plane.router
+        routes = router.routes
+        table = plane.table
+        queue = self.queue
+        now: float = self.reactor.now
+        try:
+            while not self.finishing:
+                if queue.size >= self._max_in_flight or self.out_size > self._max_output:
+                    self.pause()
+                    return
+                if not scanner.scan():
+                    return
+                if scanner.irregular:
+                    self._take_irregular()
+                    continue
+                buffer: bytes = scanner.buffer
+                command = table.get(buffer[scanner.name_start : scanner.name_end])
+                if command is None or not command.single_key or scanner.argc < 2:
+                    self._take_other(buffer[scanner.start : scanner.end])
+                    continue
+                slot: i64 = slot_at(buffer, scanner.key_start, scanner.key_end)
+                request = Request(self, command, slot, buffer[scanner.start : scanner.end], now)
+                command.calls += 1
+                queue.push(request)
+                node = routes[slot]
+                if node is not None and self.flow_count == 0:
+                    lane = node.lanes[self.lane]
+                    if lane.ready:
+                        lane.enqueue(request)
+                        continue
+                router.submit(request)
+        except ProtocolError as problem:
+            self.answer(error("ERR " + str(problem)))
+            self.finish()
+
+    def _take_irregular(self) -> None:
+        scanner = self._scanner
+        arguments = scanner.arguments
+        if arguments is None:
+            arguments = arguments_of(scanner.buffer[scanner.start : scanner.end])
+        self._take_other(packed(arguments))
+
+    def _take_other(self, raw: bytes) -> None:
+        """Any command but a regular one with exactly one key."""
+        arguments = arguments_of(raw)
+        plane = self._plane
+        decision = decide(plane.table, arguments)
+        if isinstance(decision, Forward):
+            self._forward(decision.command, decision.slot, raw, decision.barrier)
+        elif isinstance(decision, SplitUp):
+            decision.command.calls += 1
+            owner = Request(self, decision.command, decision.parts[0].slot, raw, self.reactor.now)
+            self.queue.push(owner)
+            for part in plane.router.parts_of(owner, decision.parts):
+                plane.router.submit(part)
+        elif isinstance(decision, ForwardKeyless):
+            self._forward(decision.command, plane.router.keyless_slot(self.id), raw, False)
+        elif isinstance(decision, AnswerLocally):
+            command = plane.table.resolve(arguments)
+            if command is not None:
+                command.calls += 1
+            self.answer(answer_locally(decision.name, self, plane, arguments))
+            if decision.name == "quit":
+                self.finish()
+        elif isinstance(decision, Answer):
+            self.answer(decision.frame)
+
+    def _forward(self, command: Command, slot: int, raw: bytes, barrier: bool) -> None:
+        request = Request(self, command, slot, raw, self.reactor.now, barrier)
+        command.calls += 1
+        self.queue.push(request)
+        self._plane.router.submit(request)
+
+    def pause(self) -> None:
+        """Stop reading until there is room again."""
+        if not self._paused:
+            self._paused = True
+            self.watch(False)
+
+    def _may_resume(self) -> bool:
+        return self.queue.size * 2 <= self._max_in_flight and self.unsent() * 2 <= self._max_output
+
+    def resume(self) -> None:
+        """Read again, if there is room; what is buffered already comes first."""
+        if self._paused and not self.finishing and self.transport is not None and self._may_resume():
+            self._paused = False
+            self.watch(True)
+            self.take_requests()
+
+    # Out
+
+    def answer(self, frame: bytes) -> None:
+        """Reply to the command that was taken last, without a node."""
+        if frame[0] == 0x2D:
+            self._plane.counters.error(error_code(frame))
+        if self.queue.size == 0:
+            self._write(frame)
+            return
+        request = Request(self, _ANSWERED, 0, b"", self.reactor.now)
+        request.reply = frame
+        self.queue.push(request)
+
+    def deliver(self, request: Request, reply: bytes) -> None:
+        """A request of this client has its reply: write it, and those behind it that were waiting for it."""
+        queue = self.queue
+        if queue.first() is not request:
+            request.reply = reply
+            return
+        queue.drop_first()
+        self._write(reply)
+        while queue.size > 0:
+            next_reply = queue.first().reply
+            if next_reply is None:
+                break
+            queue.drop_first()
+            self._write(next_reply)
+
+    def _write(self, frame: bytes) -> None:
+        if self.transport is None:
+            return
+        self.out.append(frame)
+        self.out_size += len(frame)
+        if not self.touched:
+            self.touched = True
+            self.reactor.clients_touched.append(self)
+
+    def flush(self) -> None:
+        super().flush()
+        if self._paused:
+            if self.transport is not None and not self.finishing and self._may_resume():
+                self._plane.resuming.append(self)
+        elif self.unsent() > self._max_output:
+            self.pause()
+
+    def on_drained(self) -> None:
+        self._plane.counters.client_bytes_out += self.sent
+        self.sent = 0
+        if self.finishing and self.queue.size == 0:
+            self.close()
+
+    # The end
+
+    def finish(self) -> None:
+        """Take no more requests; close when everything is answered and sent."""
+        if self.finishing:
+            return
+        self.finishing = True
+        self.watch(False)
+        if self.queue.size == 0 and self.unsent() == 0:
+            self.close()
+
+    def on_broken(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close at once. Requests in flight run to their end; their replies are dropped."""
+        if self.transport is None:
+            return
+        self.finishing = True
+        self.shut()
+        self._plane.client_closed(self)

@@ -1,0 +1,75 @@
+"""The state that keeps order while a slot is in trouble. Decisions on it are the router's.
+
+A `Flow` is one client's commands of one slot; it exists while a barrier of that client is in flight or while the slot
+needs watching. A `Gate` is one slot in trouble, for all clients. Without either, commands of a slot take the plain path.
+
+Invariants:
+- What is outstanding in a flow is older than what waits in it, and is at one node (`node`): one view per slot in flight.
+- `bounced` holds refused requests until nothing of the flow is outstanding; then they stand before `waiting` again, in
+  the order in which they were sent.
+- A request in flight of a slot that has no flow (`request.flow is None`) is at the slot's current owner.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from slotproxy.dataplane.reactor import Timer
+from slotproxy.dataplane.requests import Request
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.clients import Client
+    from slotproxy.dataplane.lanes import Lane, Node
+    from slotproxy.dataplane.router import Router
+
+
+class Flow(Timer):
+    """One client's commands of one slot, oldest first: outstanding, then waiting."""
+
+    def __init__(self, router: "Router", client: "Client", slot: i64) -> None:
+        super().__init__()
+        self.client: Final = client
+        self.slot: i64 = slot
+        self.waiting: deque[Request] = deque()
+        self.bounced: list[Request] = []
+        self.outstanding: i64 = 0
+        self.node: Node | None = None  # where the outstanding ones are
+        self.barrier: Request | None = None  # outstanding, and nothing newer may be sent before it has answered
+        self.probing: bool = False  # the oldest goes alone until one was accepted
+        self.probe: Request | None = None
+        self.held: bool = False  # waits for a refresh of the map
+        self.lane: Lane | None = None  # waits for this lane to be connected
+        self.delay: float = 0.0  # the last backoff, seconds
+        self.why: str = ""  # why the oldest waits, for its error
+        self._router: Final = router
+
+    def fire(self) -> None:
+        """The backoff is over."""
+        self._router.pump(self)
+
+    def idle(self) -> bool:
+        """Nothing outstanding and nothing to send."""
+        return self.outstanding == 0 and not self.waiting and not self.bounced
+
+
+class Gate(Timer):
+    """One slot in trouble: it migrates, it is refused by its owner, or its owner has just changed."""
+
+    def __init__(self, router: "Router", slot: i64) -> None:
+        super().__init__()
+        self.slot: i64 = slot
+        self.flows: dict[Flow, None] = {}
+        self.migrating_at: float = 0.0  # when an ASK or TRYAGAIN was last seen; 0.0: none since the owner changed
+        self.refusing: bool = False  # the owner refuses every command; one probe at a time
+        self.probe: Flow | None = None
+        self.delay: float = 0.0
+        self._router: Final = router
+
+    def fire(self) -> None:
+        """The backoff of a refusing slot is over."""
+        self._router.reopen(self)
+
+    def quiet(self) -> bool:
+        """Whether commands may be sent without waiting for one another."""
+        return not self.refusing and self.migrating_at == 0.0

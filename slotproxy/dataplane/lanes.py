@@ -1,0 +1,193 @@
+"""A lane: one multiplexed connection to a node, shared by many clients. A node has a few.
+
+Duty: send requests in the order in which they are enqueued, frame the node's replies and match each to the oldest
+request in the FIFO. ASKING and its request are written as one unit; the reply to ASKING is swallowed here.
+
+Invariants: a reply can only go to the request at the head; a reply with an empty FIFO, or one that cannot be framed,
+ends the connection, for nothing behind it could be attributed. A request that is no longer wanted stays in the FIFO.
+When the connection is lost, the lane says exactly which requests the kernel had taken whole: only those can have run.
+"""
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mypy_extensions import i64
+
+from slotproxy.cluster.topology import NodeInfo
+from slotproxy.dataplane.counters import Counters
+from slotproxy.dataplane.flows import Flow
+from slotproxy.dataplane.reactor import Reactor, Stream
+from slotproxy.dataplane.requests import Request, RequestQueue
+from slotproxy.dataplane.transport import Transport
+from slotproxy.protocol.replies import ReplyScanner
+from slotproxy.protocol.requests import ProtocolError
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.router import Router
+
+ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
+_RECEIVE: Final = 32_768  # 128 KiB and more make malloc map and unmap memory at every receive
+_RECEIVE_LARGE: Final = 1_048_576
+
+
+class Dialler(Protocol):
+    """The control plane's side of connecting; the data plane never dials."""
+
+    def dial_nowait(self, lane: "Lane") -> None:
+        """Start connecting `lane`, with backoff, until it is attached or retired."""
+
+
+class Lane(Stream):
+    """One multiplexed connection. `ready` while requests may be enqueued."""
+
+    def __init__(self, reactor: Reactor, router: "Router", counters: Counters, node: "Node", index: int) -> None:
+        super().__init__(reactor)
+        self.node: Final = node
+        self.index: Final = index
+        self.ready: bool = False
+        self.retired: bool = False  # the node has left: no new requests, closed when the FIFO is empty
+        self.dialling: bool = False
+        self.client_id: int = 0  # CLIENT ID of this connection; 0: none yet, or unknown
+        self.server_run: str = ""  # run_id of the server process that gave `client_id`: ids start anew with each
+        self.fence: int = 0  # CLIENT ID of a lost connection whose commands may still run
+        self.why: str = "not connected yet"
+        self.fifo: RequestQueue = RequestQueue()
+        self.waiters: dict[Flow, None] = {}
+        self._scanner: ReplyScanner = ReplyScanner()
+        self._router: Final = router
+        self._counters: Final = counters
+
+    def attach(self, transport: Transport, client_id: int, server_run: str) -> None:
+        """Take a connected, authenticated and fenced transport into use."""
+        self._scanner = ReplyScanner()
+        self.client_id = client_id
+        self.server_run = server_run
+        self.fence = 0
+        self.dialling = False
+        self.ready = True
+        self.open(transport)
+
+    def enqueue(self, request: Request) -> None:
+        """Send `request` behind those already there."""
+        raw: bytes = request.raw
+        self.fifo.push(request)
+        self.out.append(raw)
+        self.out_size += len(raw)
+        if not self.touched:
+            self.touched = True
+            self.reactor.nodes_touched.append(self)
+
+    def enqueue_asking(self, request: Request) -> None:
+        """Send ASKING and `request` as one unit."""
+        request.asking = True
+        self.out.append(ASKING)
+        self.out_size += len(ASKING)
+        self.enqueue(request)
+
+    def on_readable(self) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        scanner = self._scanner
+        size: i64 = _RECEIVE if scanner.buffered() < _RECEIVE else _RECEIVE_LARGE
+        data = transport.receive(int(size))
+        if data is None:
+            return
+        if not data:
+            self._router.lane_lost(self, "connection closed by the node")
+            return
+        self._counters.node_bytes_in += len(data)
+        scanner.feed(data)
+        try:
+            self._take_replies(scanner)
+        except ProtocolError as problem:
+            self._router.lane_lost(self, str(problem))
+            return
+        if self.retired and self.fifo.size == 0:
+            self.close("the node left the cluster")
+
+    def _take_replies(self, scanner: ReplyScanner) -> None:
+        fifo = self.fifo
+        now: float = self.reactor.now
+        # Requests read in one tick share a time stamp, so their durations are counted in runs.
+        stamp: float = 0.0
+        run: i64 = 0
+        while scanner.scan():
+            if fifo.size == 0:
+                raise ProtocolError("Protocol error: a reply that nothing was asked for")
+            request: Request = fifo.first()
+            if request.asking:
+                request.asking = False
+                continue
+            fifo.drop_first()
+            reply: bytes = scanner.buffer[scanner.start : scanner.end]
+            if request.flow is None and scanner.kind != 0x2D and request.split is None:
+                if request.started != stamp:
+                    if run > 0:
+                        self._counters.observe(now - stamp, run)
+                    stamp = request.started
+                    run = 0
+                run += 1
+                request.client.deliver(request, reply)
+            else:
+                self._router.settle(request, self.node, reply)
+                if self.transport is None:
+                    break
+        if run > 0:
+            self._counters.observe(now - stamp, run)
+
+    def on_broken(self) -> None:
+        self._router.lane_lost(self, "connection reset by the node")
+
+    def on_drained(self) -> None:
+        self._counters.node_bytes_out += self.sent
+        self.sent = 0
+
+    def take_unanswered(self) -> tuple[list[Request], list[Request]]:
+        """Empty the FIFO of a lost connection: `(wholly sent, not wholly sent)`, each oldest first.
+
+        Wholly sent: the kernel took the last byte, so the node may have run it. To be called before `close`.
+        """
+        unsent: i64 = self.unsent()
+        requests = self.fifo.all()
+        self.fifo.clear()
+        sent_count: i64 = len(requests)
+        while sent_count > 0 and unsent > 0:
+            request = requests[sent_count - 1]
+            unsent -= len(request.raw)
+            if request.asking:
+                unsent -= len(ASKING)
+            sent_count -= 1
+        for request in requests:
+            request.asking = False
+        return requests[:sent_count], requests[sent_count:]
+
+    def close(self, why: str) -> None:
+        """Close the connection. What it still had to answer must have been taken away before."""
+        self.ready = False
+        self.why = why
+        if self.client_id:
+            self.fence = self.client_id
+            self.client_id = 0
+        self.shut()
+
+
+class Node:
+    """A node of the cluster and its lanes. One client always uses the same one of them."""
+
+    def __init__(self, reactor: Reactor, router: "Router", counters: Counters, info: NodeInfo, lanes: int) -> None:
+        self.info: NodeInfo = info
+        self.unreachable: bool = False  # no lane is connected and connecting one has failed
+        self.lanes: list[Lane] = [Lane(reactor, router, counters, self, index) for index in range(lanes)]
+
+    @property
+    def name(self) -> str:
+        """`host:port`, as errors, metrics and logs call it."""
+        return self.info.name
+
+    def connected(self) -> int:
+        """How many lanes are ready."""
+        return sum(1 for lane in self.lanes if lane.ready)
+
+    def in_flight(self) -> int:
+        """Requests sent, or about to be, and not answered."""
+        return sum(int(lane.fifo.size) for lane in self.lanes)

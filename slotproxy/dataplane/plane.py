@@ -1,0 +1,190 @@
+"""The data plane as the control plane sees it: one object, whose methods never wait.
+
+Duty: hold the parts together (reactor, router, clients, command table), run ticks, and take what the control plane
+brings: accepted and dialled sockets, topologies, the server's command table.
+
+Invariant: whatever a method set in motion has been sent, as far as sockets take it, when the method returns; so the
+control plane never has to know about flushing. Timers may have been set: `on_entry` tells the loop to look again.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from mypy_extensions import i64
+
+from slotproxy.cluster.slotmap import SlotMap
+from slotproxy.cluster.topology import Topology
+from slotproxy.dataplane.clients import Client
+from slotproxy.dataplane.counters import Counters
+from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.reactor import Reactor, TickListener
+from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.router import Control, Router
+from slotproxy.dataplane.transport import Transport
+from slotproxy.protocol.commands import CommandTable
+from slotproxy.protocol.redirects import Refusal
+from slotproxy.protocol.requests import RequestLimits
+from slotproxy.protocol.resp import error
+
+
+class PlaneLimits:
+    """Bounds of the data plane. `max_in_flight` requests, `max_output` bytes, both per client; seconds else."""
+
+    def __init__(
+        self,
+        request: RequestLimits,
+        max_clients: int = 10_000,
+        max_in_flight: int = 1024,
+        max_output: int = 16_777_216,
+        park_timeout: float = 30.0,
+        lanes_per_node: int = 2,
+    ) -> None:
+        self.request: Final = request
+        self.max_clients: Final = max_clients
+        self.max_in_flight: Final = max_in_flight
+        self.max_output: Final = max_output
+        self.park_timeout: Final = park_timeout
+        self.lanes_per_node: Final = lanes_per_node
+
+
+class Plane(TickListener):
+    """The data plane of one proxy."""
+
+    def __init__(self, control: Control, limits: PlaneLimits, clock: Callable[[], float], version: str) -> None:
+        self.version: Final = version
+        self.server_version: str = "7.0.15"  # of the nodes, once one has told
+        self.counters: Final = Counters()
+        self.reactor: Final = Reactor(clock)
+        self.table: CommandTable = CommandTable.snapshot()
+        self.request_limits: Final = limits.request
+        self.lanes_per_node: Final = limits.lanes_per_node
+        self.max_in_flight: i64 = limits.max_in_flight
+        self.max_output: i64 = limits.max_output
+        self.router: Final = Router(
+            self.reactor, SlotMap(), self.counters, control, limits.lanes_per_node, limits.park_timeout
+        )
+        self.clients: dict[int, Client] = {}
+        self.resuming: list[Client] = []
+        self.on_entry: Callable[[], None] | None = None
+        self._max_clients: Final = limits.max_clients
+        self._last_client: int = 0
+        self._started: Final = self.reactor.now
+        self.reactor.listener = self
+
+    # The loop
+
+    def tick(self, timeout: float) -> int:
+        """One tick, waiting at most `timeout` seconds for the first ready stream. Returns how many were ready."""
+        count = self.reactor.poll(timeout)
+        self.reactor.run_timers()
+        self.reactor.flush()
+        return count
+
+    def after_input(self) -> None:
+        """Clients that have room again go on with what they had already sent."""
+        while self.resuming:
+            clients = self.resuming
+            self.resuming = []
+            for client in clients:
+                client.resume()
+
+    def _enter(self) -> None:
+        self.reactor.now = self.reactor.clock()
+
+    def _leave(self) -> None:
+        self.reactor.flush()
+        if self.on_entry is not None:
+            self.on_entry()
+
+    # Clients
+
+    def accept(self, transport: Transport, address: str) -> None:
+        """Serve a client that has connected."""
+        self._enter()
+        self.counters.clients_total += 1
+        if len(self.clients) >= self._max_clients:
+            self.counters.clients_refused += 1
+            transport.send(error("ERR max number of clients reached"))
+            transport.close()
+            return
+        self._last_client += 1
+        client = Client(self, transport, self._last_client, address)
+        self.clients[client.id] = client
+
+    def client_closed(self, client: Client) -> None:
+        """A client has closed its transport."""
+        self.clients.pop(client.id, None)
+
+    def close_idle_clients(self) -> int:
+        """Let every client finish what it has asked for, and take nothing more. Returns how many are left."""
+        self._enter()
+        for client in list(self.clients.values()):
+            client.finish()
+        self._leave()
+        return len(self.clients)
+
+    def close(self) -> None:
+        """Close every connection at once."""
+        for client in list(self.clients.values()):
+            client.close()
+        for node in self.router.nodes.values():
+            for lane in node.lanes:
+                lane.retired = True
+                lane.close("the proxy ends")
+        self.reactor.close()
+
+    # Nodes
+
+    def attach(self, lane: Lane, transport: Transport, client_id: int, server_run: str) -> None:
+        """Give a lane its connection."""
+        self._enter()
+        lane.attach(transport, client_id, server_run)
+        self.router.attached(lane)
+        self._leave()
+
+    def unreachable(self, lane: Lane, why: str) -> None:
+        """An attempt to connect a lane failed."""
+        self._enter()
+        self.router.unreachable(lane, why)
+        self._leave()
+
+    def apply(self, topology: Topology, started: int) -> bool:
+        """Take a refreshed topology; `started` is the map's version when the refresh began."""
+        self._enter()
+        changed = self.router.apply(topology, started)
+        self._leave()
+        return changed
+
+    def refreshed(self) -> None:
+        """A refresh has ended."""
+        self._enter()
+        self.router.refreshed()
+        self._leave()
+
+    def confirmed(self, request: Request, node: Node, refusal: Refusal, reply: bytes, genuine: bool) -> None:
+        """A script's or module's refusal has been looked into."""
+        self._enter()
+        self.router.confirmed(request, node, refusal, reply, genuine)
+        self._leave()
+
+    # What there is
+
+    def client_count(self) -> int:
+        """Connected clients."""
+        return len(self.clients)
+
+    def uptime(self) -> float:
+        """Seconds since start."""
+        return self.reactor.now - self._started
+
+    def in_flight(self) -> int:
+        """Requests sent to nodes and not answered."""
+        return sum(node.in_flight() for node in self.router.nodes.values())
+
+    def parked(self) -> int:
+        """Requests that wait for their slot."""
+        return sum(len(flow.waiting) + len(flow.bounced) for flow in self.router.parked)
+
+    def migrating_slots(self) -> list[int]:
+        """Slots that count as migrating."""
+        return sorted(slot for slot, gate in self.router.gates.items() if gate.migrating_at > 0.0)

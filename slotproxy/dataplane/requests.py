@@ -1,0 +1,111 @@
+"""One command on its way: what was asked, by whom, and where its reply goes.
+
+A `Request` is what a lane's FIFO and a client's queue hold; a `Split` joins the requests into which one command was cut.
+Only data and the joining of parts: where a request goes is the router's decision.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from slotproxy.protocol.commands import Command
+from slotproxy.protocol.splitting import Part, merge
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.clients import Client
+    from slotproxy.dataplane.flows import Flow
+    from slotproxy.dataplane.lanes import Node
+
+
+class Request:
+    """One command that a node (or several, when split) shall answer.
+
+    `slot` is 0 to 16383, or above for a command without keys (see Router.keyless_slot). `barrier`: nothing newer of
+    the client and slot is sent before it is answered. `flow` is set while the order of its slot needs watching.
+    """
+
+    def __init__(
+        self,
+        client: "Client",
+        command: Command,
+        slot: i64,
+        raw: bytes,
+        started: float,
+        barrier: bool = False,
+        split: "Split | None" = None,
+        index: i64 = 0,
+    ) -> None:
+        self.client: Final = client
+        self.command: Final = command
+        self.slot: i64 = slot
+        self.raw: Final = raw
+        self.started: float = started
+        self.barrier: bool = barrier
+        self.split: Split | None = split
+        self.index: i64 = index
+        self.reply: bytes | None = None
+        self.flow: Flow | None = None
+        self.asking: bool = False  # sent behind an ASKING whose +OK is still to come
+        self.asked: Node | None = None  # an ASK named this node, for the next sending only
+        self.asked_at: tuple[str, int] | None = None  # the same, while the node is not known yet
+        self.tried: list[Node] | None = None  # nodes that redirected it since it last backed off
+        self.retries: i64 = 0
+
+
+class Split:
+    """The parts of one command, and the request that waits for them."""
+
+    def __init__(self, owner: Request, parts: list[Part]) -> None:
+        self.owner: Final = owner
+        self._parts: Final = parts
+        self._replies: Final[list[bytes]] = [b""] * len(parts)
+        self._missing: i64 = len(parts)
+
+    def take(self, index: i64, reply: bytes) -> bool:
+        """Keep one part's reply. True when it was the last."""
+        self._replies[index] = reply
+        self._missing -= 1
+        return self._missing == 0
+
+    def merged(self) -> bytes:
+        """The command's reply; only when all parts have answered."""
+        return merge(self.owner.command.name, self._parts, self._replies)
+
+
+class RequestQueue:
+    """A first-in-first-out queue of requests. A list with a moving head: cheaper compiled than a deque's calls."""
+
+    def __init__(self) -> None:
+        self.size: i64 = 0
+        self._items: list[Request] = []
+        self._head: i64 = 0
+
+    def push(self, request: Request) -> None:
+        """Append at the end."""
+        self._items.append(request)
+        self.size += 1
+
+    def first(self) -> Request:
+        """The oldest; the queue must not be empty."""
+        return self._items[self._head]
+
+    def drop_first(self) -> None:
+        """Forget the oldest."""
+        self._head += 1
+        self.size -= 1
+        if self.size == 0:
+            self._items.clear()
+            self._head = 0
+        elif self._head >= 512 and self._head * 2 >= len(self._items):
+            del self._items[: self._head]
+            self._head = 0
+
+    def all(self) -> list[Request]:
+        """The requests, oldest first."""
+        return self._items[self._head :]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._items.clear()
+        self._head = 0
+        self.size = 0

@@ -1,0 +1,41 @@
+"""A connected byte stream that never blocks: the seam between plain TCP, Unix sockets and TLS.
+
+`receive` and `send` translate the operating system's exceptions once, so that nothing above this module knows errno.
+A TLS transport says in `pending` that decrypted bytes wait where epoll cannot see them.
+"""
+
+import socket
+
+
+class Transport:
+    """A non-blocking plain stream socket. Owns the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket: socket.socket = sock
+        self.fd: int = sock.fileno()
+
+    def receive(self, size: int) -> bytes | None:
+        """Up to `size` bytes; b"" when the other side has finished or broken the stream, None: nothing there yet."""
+        try:
+            return self._socket.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return b""
+
+    def send(self, data: bytes | memoryview) -> int:
+        """How many bytes were taken, 0 when the buffers are full; -1: the stream is broken."""
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            return -1
+
+    def pending(self) -> bool:
+        """Whether received bytes wait inside the transport."""
+        return False
+
+    def close(self) -> None:
+        """Close the socket; what is unsent is lost."""
+        self._socket.close()

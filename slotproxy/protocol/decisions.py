@@ -1,0 +1,142 @@
+"""What to do with a command that is not plain: a decision as a value, taken without side effects.
+
+Duty: from the command table and the arguments, say where a command goes, how it is cut, or what the answer is that needs
+no node. `Client` executes the decision. Wording of errors is Redis's (7.0.15) where Redis has the error.
+"""
+
+from typing import Final
+
+from slotproxy.protocol.commands import Command, CommandTable, KeysError
+from slotproxy.protocol.resp import error
+from slotproxy.protocol.slots import key_slot
+from slotproxy.protocol.splitting import SPLITTABLE, Part, split_by_slot
+
+CROSSSLOT: Final = error("CROSSSLOT Keys in request don't hash to the same slot")
+CLUSTER_DISABLED: Final = error("ERR This instance has cluster support disabled")
+
+
+class Decision:
+    """One of the classes below."""
+
+
+class Forward(Decision):
+    """To the owner of `slot`, as it is. `barrier`: it could be refused although a later command would be accepted."""
+
+    def __init__(self, command: Command, slot: int, barrier: bool) -> None:
+        self.command: Final = command
+        self.slot: Final = slot
+        self.barrier: Final = barrier
+
+
+class ForwardKeyless(Decision):
+    """To the client's own node."""
+
+    def __init__(self, command: Command) -> None:
+        self.command: Final = command
+
+
+class SplitUp(Decision):
+    """In parts, one per slot."""
+
+    def __init__(self, command: Command, parts: list[Part]) -> None:
+        self.command: Final = command
+        self.parts: Final = parts
+
+
+class Answer(Decision):
+    """At once, with this frame."""
+
+    def __init__(self, frame: bytes) -> None:
+        self.frame: Final = frame
+
+
+class AnswerLocally(Decision):
+    """By the proxy, from the client's state: `name` is the command's first word in lower case."""
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+
+
+_LOCAL: Final = frozenset(["ping", "echo", "quit", "select", "hello", "auth", "client", "info"])
+_CLUSTER_ONLY: Final = frozenset(["cluster", "asking", "readonly", "readwrite"])
+#: Commands with keys that hold state on the connection or work behind the cluster's back.
+_NOT_FORWARDED: Final = frozenset(["watch", "ssubscribe", "sunsubscribe", "migrate", "restore-asking"])
+
+
+def decide(table: CommandTable, arguments: list[bytes]) -> Decision:
+    """What to do with a command; `arguments[0]` is its name, in any case."""
+    command = table.get(arguments[0])
+    first = arguments[0].lower().decode("ascii", "replace")
+    if command is None:
+        return Answer(unknown_command(arguments))
+    resolved = table.resolve(arguments) or command
+    if first in _CLUSTER_ONLY:
+        return Answer(CLUSTER_DISABLED)
+    if not resolved.check_arity(len(arguments)):
+        return Answer(wrong_arity(resolved.name))
+    if first in _LOCAL:
+        return AnswerLocally(first)
+    if first == "command" or resolved.name == "config|get":
+        return ForwardKeyless(resolved)
+    return _by_keys(resolved, first, arguments)
+
+
+def _by_keys(command: Command, first: str, arguments: list[bytes]) -> Decision:
+    if first in _NOT_FORWARDED or blocks(command, first, arguments):
+        return Answer(not_supported(command.name))
+    try:
+        keys = command.keys(arguments)
+    except KeysError as problem:
+        return Answer(error(str(problem)))
+    if not keys:
+        return Answer(not_supported(command.name))
+    slot = int(key_slot(keys[0]))
+    several = False
+    for key in keys:
+        if key != keys[0]:
+            several = True
+            if int(key_slot(key)) != slot:
+                if first not in SPLITTABLE:
+                    return Answer(CROSSSLOT)
+                if first == "mset" and len(arguments) % 2 == 0:
+                    return Answer(wrong_arity("mset"))
+                return SplitUp(command, split_by_slot(first, arguments))
+    return Forward(command, slot, several or command.script)
+
+
+def blocks(command: Command, first: str, arguments: list[bytes]) -> bool:
+    """Whether the command, with these arguments, may wait at the node and so must not use a shared connection."""
+    if "blocking" not in command.flags:
+        return False
+    if first not in ("xread", "xreadgroup"):
+        return True
+    for argument in arguments[1:]:
+        option = argument.upper()
+        if option == b"STREAMS":
+            return False
+        if option == b"BLOCK":
+            return True
+    return False
+
+
+def wrong_arity(name: str) -> bytes:
+    """Redis's error for a wrong number of arguments."""
+    return error(f"ERR wrong number of arguments for '{name}' command")
+
+
+def not_supported(name: str) -> bytes:
+    """The answer to what slotproxy cannot do yet."""
+    return error(f"ERR slotproxy: {name.upper().replace('|', ' ')} is not supported yet")
+
+
+def unknown_command(arguments: list[bytes]) -> bytes:
+    """Redis's error for a command that is not in the table (server.c, 7.0)."""
+    shown = ""
+    for argument in arguments[1:]:
+        if len(shown) >= 128:
+            break
+        shown += "'" + argument[: 128 - len(shown)].decode("utf-8", "surrogateescape") + "' "
+    name = arguments[0][:128].decode("utf-8", "surrogateescape")
+    text = f"ERR unknown command '{name}', with args beginning with: {shown}"
+    clean = text.replace("\r", " ").replace("\n", " ").encode("utf-8", "surrogateescape")
+    return b"-" + clean + b"\r\n"

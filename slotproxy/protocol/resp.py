@@ -1,0 +1,58 @@
+"""Frames that the proxy itself writes: replies to clients and commands to nodes.
+
+Only what slotproxy says on its own behalf is built here; what it forwards is never written anew.
+"""
+
+from typing import Final
+
+OK: Final = b"+OK\r\n"
+PONG: Final = b"+PONG\r\n"
+NULL: Final = b"$-1\r\n"
+EMPTY_ARRAY: Final = b"*0\r\n"
+
+def simple(text: bytes) -> bytes:
+    """A simple string; `text` holds neither CR nor LF."""
+    return b"+" + text + b"\r\n"
+
+
+def error(text: str) -> bytes:
+    """An error; its first word is the code. Line ends, which would break the frame, become spaces."""
+    return b"-" + text.replace("\r", " ").replace("\n", " ").encode("utf-8", "backslashreplace") + b"\r\n"
+
+
+def integer(value: int) -> bytes:
+    """A signed 64-bit integer."""
+    return b":%d\r\n" % value
+
+
+def bulk(data: bytes) -> bytes:
+    """A bulk string of any bytes."""
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+def array(frames: list[bytes]) -> bytes:
+    """An array of frames that are complete already."""
+    return b"*%d\r\n" % len(frames) + b"".join(frames)
+
+
+def encode(value: object) -> bytes:
+    """RESP2 of a decoded RESP2 value: None, int, bytes, str (a simple string) or a list of such.
+
+    Raises TypeError for anything else.
+    """
+    if value is None:
+        return NULL
+    if isinstance(value, bytes):
+        return bulk(value)
+    if isinstance(value, str):
+        return simple(value.encode())
+    if isinstance(value, int):
+        return integer(value)
+    if isinstance(value, list):
+        return array([encode(item) for item in value])
+    raise TypeError("no RESP2 type for " + type(value).__name__)
+
+
+def command(arguments: list[bytes]) -> bytes:
+    """A request in multibulk form."""
+    return array([bulk(argument) for argument in arguments])
