@@ -28,6 +28,8 @@ from slotproxy.demo.servers import find_redis_server
 SLOTS = 16_384
 STOCK_NODE_TIMEOUT_MS = 15_000
 CONVERGE_TIMEOUT = 30.0
+# Forming a new cluster takes two seconds: waiting longer for the old one is a loss.
+RESTORE_TIMEOUT = 3.0
 
 # CONFIG GET shows these differently without anybody having set them.
 _VOLATILE_SETTINGS = frozenset({b"maxclients", b"dir", b"rdb-version-check", b"port", b"bind"})
@@ -44,6 +46,7 @@ class EmbeddedCluster:
 
     `nodes`: the primaries first, then the replicas in rounds, then what `add_node` added.
     `settings`: further redis.conf settings for every node.
+    `handover`: held while a slot changes its owner (see `epochs_known`).
     `guard`: whoever has one already lends it; otherwise the cluster makes and closes its own.
     """
 
@@ -69,6 +72,7 @@ class EmbeddedCluster:
         }
         self._lent_guard = guard
         self._guard: Guard | None = None
+        self.handover = trio.Lock()
         self._names = 0
         self._initial_pids: list[int] = []
         self._initial_owner: dict[int, Node] = {}
@@ -189,6 +193,15 @@ class EmbeddedCluster:
         """
         await until(self._agreed, within=within)
 
+    async def epochs_known(self, within: float = CONVERGE_TIMEOUT) -> None:
+        """Every reachable node knows every other one's newest epoch: the least that a next move needs.
+
+        The importing end of a slot takes an epoch one above those it has heard of, and only a newer epoch
+        wins. Two moves of a slot faster than the gossip leave two claims of one age, and no owner in the end.
+        Raises trio.TooSlowError after `within` seconds.
+        """
+        await until(self._epochs_agreed, within=within)
+
     async def reset(self) -> None:
         """As after `start`: no keys, the initial layout and configuration; in milliseconds if it can.
 
@@ -255,12 +268,21 @@ class EmbeddedCluster:
             members = await node.members()
             if not _linked_to_all(members, ids):
                 return False
-            views.add(frozenset((m.id, m.is_primary, m.ranges) for m in members if m.ranges))
+            views.add(frozenset((m.id, m.is_primary, m.epoch, m.ranges) for m in members if m.ranges))
             if (await node.cluster_info())["cluster_state"] != "ok":
                 return False
             # Only replicas have the field.
             if (await node.info("replication")).get("master_link_status", "up") != "up":
                 return False
+        return len(views) == 1
+
+    async def _epochs_agreed(self) -> bool:
+        nodes = self._reachable()
+        ids = {node.id for node in nodes}
+        views = set()
+        for node in nodes:
+            members = await node.members()
+            views.add(frozenset((m.id, m.epoch) for m in members if m.is_primary and m.id in ids))
         return len(views) == 1
 
     def _same_processes(self) -> bool:
@@ -278,6 +300,7 @@ class EmbeddedCluster:
             # What a test did to the kept connection (AUTH, MULTI) is undone with it.
             node.disconnect()
             await self._restore_node(node)
+        await self.epochs_known(RESTORE_TIMEOUT)
         strayed: dict[int, Node] = {}
         for node in self.initial_primaries:
             for slot in await self.slots_of(node):
@@ -285,7 +308,7 @@ class EmbeddedCluster:
                     strayed[slot] = node
         for slot, owner in strayed.items():
             await self._bring_home(slot, owner)
-        await self.converged()
+        await self.converged(RESTORE_TIMEOUT)
 
     async def _restore_node(self, node: Node) -> None:
         me = await node.myself()
@@ -311,6 +334,7 @@ class EmbeddedCluster:
         await home.command("CLUSTER", "SETSLOT", slot, "IMPORTING", owner.id)
         for node in _first(home, self.initial_primaries):
             await node.command("CLUSTER", "SETSLOT", slot, "NODE", home.id)
+        await self.epochs_known(RESTORE_TIMEOUT)
 
 
 def _first(node: Node, nodes: Iterable[Node]) -> list[Node]:

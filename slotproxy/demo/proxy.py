@@ -45,13 +45,9 @@ class ProxyProcess:
         self.port = port or free_port()
         self.admin_port = free_port()
         self.status: int | None = None
-        self._arguments = [
-            *command,
-            *("--listen", f"{self.host}:{self.port}"),
-            *("--cluster", ",".join(seeds)),
-            *("--admin", f"{self.host}:{self.admin_port}"),
-            *flags,
-        ]
+        self.seeds = list(seeds)
+        self._command = list(command)
+        self._flags = list(flags)
         self._guard = guard
         self._stderr_path: Path = guard.folder / f"proxy-{self.port}.stderr"
         self._stdout_path: Path = guard.folder / f"proxy-{self.port}.stdout"
@@ -99,7 +95,13 @@ class ProxyProcess:
         self.status = None
         with self._stderr_path.open("wb") as stderr, self._stdout_path.open("wb") as stdout:
             self._process = subprocess.Popen(
-                self._arguments,
+                [
+                    *self._command,
+                    *("--listen", f"{self.host}:{self.port}"),
+                    *("--cluster", ",".join(self.seeds)),
+                    *("--admin", f"{self.host}:{self.admin_port}"),
+                    *self._flags,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

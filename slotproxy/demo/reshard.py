@@ -7,6 +7,8 @@
     source  SETSLOT n NODE target
     others  SETSLOT n NODE target
 
+A primary that gives its last slot away becomes the target's replica: that is Redis, not us.
+
 `Migration` holds a slot in any of these states; `move_slot` goes through all of them. Neither retries: an
 error reply of a node is raised, and the slot stays as it is, to be finished or aborted by the caller.
 """
@@ -19,6 +21,7 @@ from typing import Literal
 import trio
 
 from slotproxy.demo.cluster import EmbeddedCluster
+from slotproxy.demo.connection import ErrorReply
 from slotproxy.demo.node import Node
 
 Order = Literal["target-first", "source-first"]
@@ -81,19 +84,16 @@ class Migration:
         await self._done("keys")
 
     async def finish(self, *, batch: int = 10) -> None:
-        """Move the keys that are left and make the target the owner, in this migration's order."""
+        """Move the keys that are left and make the target the owner, in this migration's order.
+
+        Returns when the nodes know enough for the next move. Only one migration of a cluster does this at a
+        time, the others wait: do not finish one from within a `step` of another.
+        """
         # A source that still holds keys refuses to give the slot away.
         await self.move_keys(batch=batch)
-        ends: list[tuple[Node, Step]] = [(self.target, "target-node"), (self.source, "source-node")]
-        if self.order == "source-first":
-            ends.reverse()
-        for node, name in ends:
-            await self._set_slot(node, "NODE", self.target.id)
-            await self._done(name)
-        for node in await self.cluster.primaries():
-            if node is not self.source and node is not self.target:
-                await self._set_slot(node, "NODE", self.target.id)
-        await self._done("others-node")
+        async with self.cluster.handover:
+            await self._hand_over()
+            await self.cluster.epochs_known()
 
     async def abort(self) -> None:
         """SETSLOT STABLE on both ends: the source keeps the slot.
@@ -102,6 +102,24 @@ class Migration:
         """
         await self._set_slot(self.source, "STABLE")
         await self._set_slot(self.target, "STABLE")
+
+    async def _hand_over(self) -> None:
+        ends: list[tuple[Node, Step]] = [(self.target, "target-node"), (self.source, "source-node")]
+        if self.order == "source-first":
+            ends.reverse()
+        for node, name in ends:
+            try:
+                await self._set_slot(node, "NODE", self.target.id)
+            except ErrorReply:
+                # A source that lost its last slot and heard so from the target has become its replica
+                # (cluster-allow-replica-migration); redis-cli ignores this error as well.
+                if node is self.target or (await node.myself()).is_primary:
+                    raise
+            await self._done(name)
+        for node in await self.cluster.primaries():
+            if node is not self.source and node is not self.target:
+                await self._set_slot(node, "NODE", self.target.id)
+        await self._done("others-node")
 
     async def _set_slot(self, node: Node, *what: str) -> None:
         await node.command("CLUSTER", "SETSLOT", self.slot, *what)
