@@ -293,11 +293,9 @@ def _classify(command: Command) -> None:
         and finder.first == 1
         and finder.last == 1
         and not command.subcommands
-        and "|" not in command.name
-        and "movablekeys" not in command.flags
         and not command.not_key_routed
         and not command.keys_need_server
-        and not -2 < command.arity < 2
+        and not -2 < command.arity < 2  # the key may be missing
     )
 
 

@@ -96,7 +96,7 @@ class KeySpec:
             count = leading_number(args[at])
             if count == 0 and optional and args[at] == b"0":
                 return
-            if count < 1 or count > argc:
+            if count < 1:
                 raise KeysError(INVALID_ARGUMENTS)
             first += self.firstkey
             last = first + (count - 1) * self.step

@@ -77,6 +77,22 @@ def test_other_commands_do_not(line: bytes) -> None:
     assert not resolved(line).single_key
 
 
+def test_no_command_with_movable_keys_takes_the_fast_path() -> None:
+    for table in (TABLE, OLD):
+        assert not [c.name for c in table.commands() if c.single_key and "movablekeys" in c.flags]
+
+
+def test_a_key_that_may_be_missing_or_a_subcommand_keeps_off_the_fast_path() -> None:
+    def keyed(name: bytes, arity: int, subcommands: list[object]) -> object:
+        return [name, arity, [b"module"], 1, 1, 1, [], [], [], subcommands]
+
+    sub = keyed(b"contains|sub", -2, [])
+    reply = [keyed(b"plain", -2, []), keyed(b"optional", -1, []), keyed(b"contains", -2, [sub])]
+    table = CommandTable.from_reply(reply)
+    fast = [command.name for command in table.commands() if command.single_key and "|" not in command.name]
+    assert fast == ["plain"]
+
+
 def test_a_commands_attributes_are_the_servers() -> None:
     get, config_set, mget = resolved(b"GET"), resolved(b"config set"), resolved(b"MGET")
     assert (get.name, get.arity, get.readonly, get.write, get.module) == ("get", 2, True, False, False)

@@ -31,6 +31,7 @@ def keys(line: bytes, before_7: bool = False) -> list[bytes]:
         (b"SORT k BY STORE d", b"k"),
         (b"SORT k LIMIT STORE STORE sToRe d", b"k d"),
         (b"SORT k STORE STORE d", b"k d"),
+        (b"SORT k LIMIT 1 STORE d", b"k"),
         (b"SORT_RO k STORE d", b"k"),
         (b"GEORADIUS k 1 2 3 m", b"k"),
         (b"GEORADIUS k 1 2 3 m STORE d", b"k d"),

@@ -251,9 +251,12 @@ def getkeys_is_off(args: Args, ours: Args) -> bool:
     command = args[0].upper()
     upper = [arg.split(b"\0")[0].upper() for arg in args]
     if command in (b"GEORADIUS", b"GEORADIUSBYMEMBER"):
-        return sum(word in (b"STORE", b"STOREDIST") for word in upper[5:]) > 1 or upper[5:6] == [b"STORE"]
+        # 7.0 takes the first of each, the node the last of both; GEORADIUS searches from 6, the node from 5.
+        stores = [[b"STORE"], [b"STOREDIST"]]
+        return sum([word] in stores for word in upper[5:]) > 1 or upper[5:6] in stores
     if command in (b"XREAD", b"XREADGROUP"):
-        return not ours or upper.count(b"STREAMS") > 1
+        # 7.0 looks for the first STREAMS, in XREADGROUP from argument 4 on, and does not mind odd numbers.
+        return not ours or upper.count(b"STREAMS") > 1 or (len(command) > 5 and b"STREAMS" in upper[:4])
     if command == b"MIGRATE":
         return upper[-1] == b"KEYS"
     return command == b"PFMERGE" and len(args) == 2
