@@ -61,9 +61,7 @@ class SlotMap:
                 info.host, info.port, info.primary, info.failing, info.addresses
             )  # fmt: skip
             self.nodes[id] = old if old is not None and same else info
-        # A node that lost its id (a new one at the same address) stands there twice: the failing one yields.
-        by_worth = sorted(self.nodes.values(), key=lambda info: (not info.failing, info.primary, info.id))
-        self._by_address = {address: info for info in by_worth for address in info.addresses}
+        self._by_address = {address: info for info in self.nodes.values() for address in info.addresses}
         view: list[NodeInfo | None] = [None] * SLOTS
         for first, last, id in topology.ranges:
             view[first : last + 1] = [self.nodes[id]] * (last - first + 1)

@@ -115,19 +115,17 @@ def _decode_nodes(reply: object, answered: Address) -> list[_Line]:
             continue
         address, _, names = words[1].partition(",")
         host, _, port = address.partition("@")[0].rpartition(":")
-        number = _bounded(port, 65535)
-        if not number:
+        if not port.isdigit() or not port.isascii() or not 0 < int(port[:6]) < 65536:
             if "fail" in flags:
                 continue
             raise TopologyError(f"CLUSTER NODES holds the address {words[1][:100]!r}")
         hostname = names.partition(",")[0]
-        line = _Line(words[0], host or answered[0], number, "" if "=" in hostname else hostname, flags)
+        line = _Line(words[0], host or answered[0], int(port), "" if "=" in hostname else hostname, flags)
         for word in words[8:]:
             if word.startswith("[") and "->-" in word:
-                digits, _, target = word[1:-1].partition("->-")
-                slot = _bounded(digits, SLOTS - 1)
-                if slot is not None:
-                    line.migrating[slot] = target
+                slot, _, target = word[1:-1].partition("->-")
+                if slot.isdigit() and int(slot[:6]) < SLOTS:
+                    line.migrating[int(slot)] = target
         lines.append(line)
     return lines
 
@@ -160,13 +158,6 @@ def _metadata_ip(entry: list[object]) -> str:
             if name == b"ip" and isinstance(value, bytes):
                 return value.decode("utf-8", "replace")
     return ""
-
-
-def _bounded(digits: str, most: int) -> int | None:
-    if not digits.isdigit() or not digits.isascii() or len(digits) > 5:
-        return None
-    value = int(digits)
-    return value if value <= most else None
 
 
 def _shown(value: object) -> str:

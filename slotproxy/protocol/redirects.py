@@ -88,14 +88,10 @@ def parse_endpoint(text: str) -> tuple[str, int] | None:
     port = _bounded(digits, 65535)
     if not colon or not port or len(host) > 253:
         return None
-    if host == "?":
-        return host, port
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-        if not host:
-            return None
     for char in host:
-        if not (char.isalnum() or char in ".-_:%"):
+        if not (char.isalnum() or char in ".-_:%?"):
             return None
     return host, port
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from slotproxy.protocol.requests import ASIDE, PIECE, SMALL, ProtocolError, read_length
+from slotproxy.protocol.requests import ProtocolError, read_length
 
 _MAX_LINE: Final = 1_048_576  # a simple string, error or number longer than this is not Redis
 
@@ -37,29 +37,20 @@ class ReplyScanner:
         self._awaited: i64 = 0
         self._pieces: list[bytes] = []
         self._pieces_size: i64 = 0
-        self._aside: list[bytes] = []  # complete frames of the reply that is not complete yet, joined once at its end
-        self._aside_size: i64 = 0
 
     def feed(self, data: bytes) -> None:
         """Take what was received; bytes of finished replies are let go."""
-        if self.end >= self.size and not self._pieces and not self._aside:
+        if self.end >= self.size and not self._pieces:
             self.buffer = data
             self.size = len(data)
             self.start = self.end = self._cursor = 0
             self._awaited = 0
             return
-        if self._pieces and len(data) < SMALL and len(self._pieces[-1]) < PIECE:
-            self._pieces[-1] += data
-        else:
-            self._pieces.append(data)
+        self._pieces.append(data)
         self._pieces_size += len(data)
         if self.size + self._pieces_size < self._awaited:
             return
         drop: i64 = self.end
-        if self._cursor - drop >= ASIDE:
-            self._aside.append(self.buffer[drop : self._cursor])
-            self._aside_size += self._cursor - drop
-            drop = self._cursor
         self._pieces.insert(0, self.buffer[drop:] if drop else self.buffer)
         self.buffer = b"".join(self._pieces)
         self._pieces.clear()
@@ -71,7 +62,7 @@ class ReplyScanner:
 
     def buffered(self) -> i64:
         """Bytes received that belong to no finished reply."""
-        return self.size - self.end + self._pieces_size + self._aside_size
+        return self.size - self.end + self._pieces_size
 
     def wanted(self) -> i64:
         """Bytes known to be missing from the bulk that is coming in; 0 when that is not known."""
@@ -102,8 +93,6 @@ class ReplyScanner:
                     if after == -1 and size - pos <= 32:
                         break
                     raise ProtocolError(_bad(buffer, pos, "length"))
-                if buffer[after - 1] != 0x0A:
-                    raise ProtocolError(_bad(buffer, pos, "length"))
                 if kind == 0x2A:
                     if value < -1:
                         raise ProtocolError(_bad(buffer, pos, "length"))
@@ -117,7 +106,7 @@ class ReplyScanner:
                     if after > size:
                         self._awaited = after
                         break
-                    if buffer[after - 2] != 0x0D or buffer[after - 1] != 0x0A:
+                    if buffer[after - 2] != 0x0D:
                         raise ProtocolError(_bad(buffer, pos, "bulk"))
                 elif value != -1:
                     raise ProtocolError(_bad(buffer, pos, "length"))
@@ -133,14 +122,6 @@ class ReplyScanner:
         self._missing = missing
         if missing > 0:
             return False
-        if self._aside_size > 0:
-            self._aside.append(self.buffer)
-            self.buffer = b"".join(self._aside)
-            self._aside.clear()
-            self.size += self._aside_size
-            pos += self._aside_size
-            self._aside_size = 0
-            self._cursor = pos
         self.end = pos
         return True
 
@@ -168,14 +149,14 @@ class ReplyScanner:
             if after == -1 and size - pos <= 32:
                 return 0, -1
             raise ProtocolError(_bad(buffer, pos, "length"))
-        if value < 0 or buffer[after - 1] != 0x0A:
+        if value < 0:
             raise ProtocolError(_bad(buffer, pos, "length"))
         if kind == 0x21 or kind == 0x3D:
             after += value + 2
             if after > size:
                 self._awaited = after
                 return 0, -1
-            if buffer[after - 2] != 0x0D or buffer[after - 1] != 0x0A:
+            if buffer[after - 2] != 0x0D:
                 raise ProtocolError(_bad(buffer, pos, "bulk"))
             return -1, after
         if kind == 0x25:

@@ -7,9 +7,8 @@ Invariants:
 - Never looser than a server. A request that is framed here must not be a protocol error there, because it travels
   on a connection that other clients share. What Redis lets pass silently (any byte after a CR, a bulk that does not
   end in CRLF) is marked `irregular`; the caller packs such a request anew.
-- Work is linear in the bytes received: a request that is not complete is resumed, not scanned again; a bulk that is
-  still coming in is kept in pieces until its last byte is there, and the arguments in front of it are put aside,
-  to be joined once. (Lines can be fed byte by byte and are joined each time: 64 KiB bound that.)
+- Work is linear in the bytes received: a request that is not complete is resumed, not scanned again, and a bulk that
+  is still coming in is kept in pieces until its last byte is there.
 - Digits are bounded before they are converted (compiled, integers wrap silently).
 
 Wording and limits follow networking.c of Redis 7.0 (processMultibulkBuffer, processInlineBuffer).
@@ -21,9 +20,6 @@ from mypy_extensions import i64
 
 _INT_MAX: Final = 2147483647
 _MAX_LENGTH_LINE: Final = 65536  # PROTO_INLINE_MAX_SIZE also bounds a line that holds a length
-ASIDE: Final = 16_384  # complete parts of an unfinished frame are put aside from this many bytes on
-SMALL: Final = 512  # what is received in less than this is merged into pieces of at least PIECE bytes
-PIECE: Final = 4_096
 
 
 class ProtocolError(Exception):
@@ -110,35 +106,20 @@ class RequestScanner:
         self._awaited: i64 = 0  # buffer size below which scanning again is in vain
         self._pieces: list[bytes] = []  # received, not joined to the buffer yet
         self._pieces_size: i64 = 0
-        self._aside: list[bytes] = []  # complete arguments of the request that is not complete yet
-        self._aside_size: i64 = 0
 
     def feed(self, data: bytes) -> None:
         """Take what was received; bytes of finished requests are let go."""
-        if self.end >= self.size and not self._pieces and not self._aside:
+        if self.end >= self.size and not self._pieces:
             self.buffer = data
             self.size = len(data)
             self.start = self.end = self._cursor = 0
             self._awaited = 0
             return
-        if self._pieces and len(data) < SMALL and len(self._pieces[-1]) < PIECE:
-            self._pieces[-1] += data
-        else:
-            self._pieces.append(data)
+        self._pieces.append(data)
         self._pieces_size += len(data)
         if self.size + self._pieces_size < self._awaited:
             return
         drop: i64 = self.end
-        if self._seen > 0:  # positions already noted count from the request's first byte from now on
-            self.name_start -= drop
-            self.name_end -= drop
-        if self._seen > 1:
-            self.key_start -= drop
-            self.key_end -= drop
-        if self._cursor - drop >= ASIDE:
-            self._aside.append(self.buffer[drop : self._cursor])
-            self._aside_size += self._cursor - drop
-            drop = self._cursor
         self._pieces.insert(0, self.buffer[drop:] if drop else self.buffer)
         self.buffer = b"".join(self._pieces)
         self._pieces.clear()
@@ -146,11 +127,15 @@ class RequestScanner:
         self.size = len(self.buffer)
         self.start = self.end = 0
         self._cursor -= drop
+        self.name_start -= drop
+        self.name_end -= drop
+        self.key_start -= drop
+        self.key_end -= drop
         self._awaited = 0
 
     def buffered(self) -> i64:
         """Bytes received that belong to no finished request."""
-        return self.size - self.end + self._pieces_size + self._aside_size
+        return self.size - self.end + self._pieces_size
 
     def wanted(self) -> i64:
         """Bytes known to be missing from the bulk that is coming in; 0 when that is not known."""
@@ -164,7 +149,7 @@ class RequestScanner:
         """
         if self._pieces:
             return False
-        while self._cursor == self.end and self._seen == 0:  # at a request's first byte
+        while self._cursor == self.end:  # at a request's first byte
             if self._cursor >= self.size:
                 return False
             self.start = self.end
@@ -210,12 +195,9 @@ class RequestScanner:
                 break
             if buffer[pos] != 0x24:  # '$'
                 # Redis judges the type only once the whole line is there.
-                cr: i64 = buffer.find(b"\r", pos, size)
-                if cr >= 0 and cr + 1 < size:
-                    raise ProtocolError("Protocol error: expected '$', got '" + _shown(buffer[pos]) + "'")
-                if size - pos > _MAX_LENGTH_LINE:
-                    raise ProtocolError("Protocol error: too big bulk count string")
-                break
+                if buffer.find(b"\r", pos, size) < 0 and size - pos <= _MAX_LENGTH_LINE:
+                    break
+                raise ProtocolError("Protocol error: expected '$', got '" + _shown(buffer[pos]) + "'")
             length, after = read_length(buffer, pos + 1, size)
             if after < 0:
                 if after == -1:
@@ -226,7 +208,7 @@ class RequestScanner:
             if length < 0 or length > bulk_limit:
                 raise ProtocolError("Protocol error: invalid bulk length")
             stop: i64 = after + length
-            if stop + 2 - self.end + self._aside_size > self.limits.request:
+            if stop + 2 - self.end > self.limits.request:
                 raise ProtocolError("Protocol error: request larger than " + str(self.limits.request) + " bytes")
             if stop + 2 > size:
                 self._awaited = stop + 2
@@ -237,8 +219,8 @@ class RequestScanner:
                 self.name_start = after
                 self.name_end = stop
             elif seen == 1:
-                self.key_start = after + self._aside_size
-                self.key_end = stop + self._aside_size
+                self.key_start = after
+                self.key_end = stop
             pos = stop + 2
             seen += 1
         self._cursor = pos
@@ -246,25 +228,14 @@ class RequestScanner:
             self._seen = seen
             return False
         self._seen = 0
-        if self._aside_size > 0:
-            self._aside.append(self.buffer)
-            self.buffer = b"".join(self._aside)
-            self._aside.clear()
-            self.size += self._aside_size
-            pos += self._aside_size
-            self._aside_size = 0
-            self._cursor = pos
         self.end = pos
         return True
 
     def _scan_inline(self) -> bool:
         newline: i64 = self.buffer.find(b"\n", self._cursor, self.size)
-        # Redis looks for the line's end with strchr: a NUL hides it for good.
-        if newline >= 0 and self.buffer.find(b"\x00", self._cursor, newline) >= 0:
-            newline = -1
-        if (self.size if newline < 0 else newline) - self._cursor > self.limits.inline:
-            raise ProtocolError("Protocol error: too big inline request")
         if newline < 0:
+            if self.size - self._cursor > self.limits.inline:
+                raise ProtocolError("Protocol error: too big inline request")
             return False
         line = self.buffer[self._cursor : newline]
         if line.endswith(b"\r"):
@@ -298,25 +269,24 @@ def arguments_of(raw: bytes) -> list[bytes]:
 
 _ESCAPES: Final = {0x6E: 0x0A, 0x72: 0x0D, 0x74: 0x09, 0x62: 0x08, 0x61: 0x07}
 _HEX: Final = b"0123456789abcdefABCDEF"
-_SPACE: Final = b" \n\r\t\v\f"  # stands between words
-_WORD_END: Final = b" \n\r\t"  # ends a word without quotes: Redis leaves out two
+_SPACE: Final = b" \n\r\t\v\f"
 
 
 def split_words(line: bytes) -> list[bytes] | None:
-    """An inline request's words, with Redis's quoting (sds.c, sdssplitargs). None when a quote is not closed.
-
-    `line` holds no NUL byte.
-    """
+    """An inline request's words, with Redis's quoting (sds.c, sdssplitargs). None when a quote is not closed."""
     words: list[bytes] = []
     pos = 0
     size = len(line)
+    nul = line.find(b"\x00")  # a C string ends there
+    if nul >= 0:
+        size = nul
     while True:
         while pos < size and line[pos] in _SPACE:
             pos += 1
         if pos >= size:
             return words
         word = bytearray()
-        while pos < size and line[pos] not in _WORD_END:
+        while pos < size and line[pos] not in _SPACE:
             quote = line[pos]
             if quote != 0x22 and quote != 0x27:
                 word.append(quote)
@@ -340,7 +310,6 @@ def split_words(line: bytes) -> list[bytes] | None:
                     pos += 1
             if pos < size and line[pos] not in _SPACE:
                 return None
-            break
         words.append(bytes(word))
 
 
