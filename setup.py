@@ -8,7 +8,8 @@ The list of compiled modules (`COMPILED`, `INTERPRETED`) lives here and nowhere 
 - A type error in a compiled module stops the build: that is a defect of the tree, not of the machine.
 - An editable install compiles in place. The extensions left by an earlier one are removed first (they would
   win over newer sources, also in a pure build), and `STAMP` keeps the hashes of what was compiled, which
-  `tests/test_build.py` compares with the sources.
+  `tests/test_build.py` compares with the sources. `python setup.py build_ext --inplace` does the same without
+  fetching anything, where mypy and setuptools are installed.
 """
 
 import hashlib

@@ -4,6 +4,7 @@ Compiled modules win over the `.py` beside them, and the source tree wins over a
 silently test something else. `pip install -e .` brings the extensions up to date.
 """
 
+import ast
 import importlib.util
 import json
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 import slotproxy
 from slotproxy import build
+from tests.test_layers import imported_names
 
 TREE = Path(__file__).resolve().parent.parent
 PACKAGE = Path(slotproxy.__path__[0]).resolve()
@@ -92,6 +94,12 @@ def test_the_compiled_list_takes_the_data_path_and_leaves_what_waits(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     assert setup_py.compiled_modules(tmp_path) == ["slotproxy/protocol/frames.py"]
+
+
+def test_what_waits_is_not_compiled(setup_py: ModuleType) -> None:
+    for source in setup_py.compiled_modules():
+        names = imported_names(ast.parse((TREE / source).read_text()), source.split("/")[:-1])
+        assert "trio" not in {name.split(".")[0] for name in names}, f"{source}: list it under INTERPRETED"
 
 
 def test_flavour_follows_the_kind_of_file(monkeypatch: pytest.MonkeyPatch) -> None:
