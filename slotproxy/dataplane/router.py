@@ -250,12 +250,13 @@ class Router:
         gate = self._open_gate(slot)
         gate.flows[flow] = None
         self._returned(request, flow)
+        # Before anything that may pump flows: while `bounced` holds it, nothing newer of its flow is sent.
+        flow.bounced.append(request)
         flow.probing = True
         if flow.probe is request:
             flow.probe = None
         request.retries += 1
         flow.why = f"node {node.name} answered {reply[1:100].decode('utf-8', 'replace').strip()}"
-        again = [request]
         if redirect is not None:
             self._redirected(request, flow, gate, node, refusal, redirect)
         elif refusal == Refusal.TRYAGAIN:
@@ -264,7 +265,8 @@ class Router:
             request.tried = None
             parts = split_by_key(request.command.name, arguments_of(request.raw))
             if parts:
-                again = self.parts_of(request, parts)
+                flow.bounced.pop()
+                flow.bounced += self.parts_of(request, parts)
             else:
                 self._back_off(flow)
         else:
@@ -273,7 +275,6 @@ class Router:
             request.tried = None
             self._refuse(gate, flow)
             self._control.refresh_nowait(refusal.name)
-        flow.bounced += again
         self._advance(flow)
 
     def parts_of(self, owner: Request, parts: list[Part]) -> list[Request]:
