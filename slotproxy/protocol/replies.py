@@ -1,11 +1,12 @@
 """Framing of replies: where each reply begins and ends in the bytes that a node sent.
 
-Duty: find the end of every RESP2 and RESP3 type at any nesting. An attribute travels with the reply it belongs to.
-Nothing is decoded: what a parser would lose (`+` against `$`, doubles, verbatim strings, duplicate map keys) passes.
+Duty: find the end of every RESP2 and RESP3 type at any nesting. An attribute travels with the reply it
+belongs to. Nothing is decoded: what a parser would lose (`+` against `$`, doubles, verbatim strings,
+duplicate map keys) passes.
 
-Invariants: linear in the bytes received, resumable at any byte; a count of frames still missing stands in for a stack,
-so nesting costs no memory; lengths are bounded before they are converted. A node that breaks the protocol raises
-ProtocolError: the caller closes that connection, for nothing after it can be attributed.
+Invariants: linear in the bytes received, resumable at any byte; a count of frames still missing stands in for
+a stack, so nesting costs no memory; lengths are bounded before they are converted. A node that breaks the
+protocol raises ProtocolError: the caller closes that connection, for nothing after it can be attributed.
 
 Source: RESP specification (RESP3, antirez/RESP3), replies of Redis 6.2 to 7.x.
 """
@@ -14,7 +15,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from slotproxy.protocol.requests import ProtocolError, read_length
+from slotproxy.protocol.requests import ASIDE, PIECE, SMALL, ProtocolError, read_length
 
 _MAX_LINE: Final = 1_048_576  # a simple string, error or number longer than this is not Redis
 
@@ -22,8 +23,8 @@ _MAX_LINE: Final = 1_048_576  # a simple string, error or number longer than thi
 class ReplyScanner:
     """Cuts one node connection's byte stream into replies.
 
-    `feed` what was received, then call `scan` until it says False. After True the reply is `buffer[start:end]`
-    and `kind` its first byte (behind attributes: the attribute's `|`).
+    `feed` what was received, then call `scan` until it says False. After True the reply is
+    `buffer[start:end]` and `kind` its first byte (behind attributes: the attribute's `|`).
     """
 
     def __init__(self) -> None:
@@ -37,20 +38,29 @@ class ReplyScanner:
         self._awaited: i64 = 0
         self._pieces: list[bytes] = []
         self._pieces_size: i64 = 0
+        self._aside: list[bytes] = []  # complete frames of the reply that is not complete yet
+        self._aside_size: i64 = 0
 
     def feed(self, data: bytes) -> None:
         """Take what was received; bytes of finished replies are let go."""
-        if self.end >= self.size and not self._pieces:
+        if self.end >= self.size and not self._pieces and not self._aside:
             self.buffer = data
             self.size = len(data)
             self.start = self.end = self._cursor = 0
             self._awaited = 0
             return
-        self._pieces.append(data)
+        if self._pieces and len(data) < SMALL and len(self._pieces[-1]) < PIECE:
+            self._pieces[-1] += data
+        else:
+            self._pieces.append(data)
         self._pieces_size += len(data)
         if self.size + self._pieces_size < self._awaited:
             return
         drop: i64 = self.end
+        if self._cursor - drop >= ASIDE:
+            self._aside.append(self.buffer[drop : self._cursor])
+            self._aside_size += self._cursor - drop
+            drop = self._cursor
         self._pieces.insert(0, self.buffer[drop:] if drop else self.buffer)
         self.buffer = b"".join(self._pieces)
         self._pieces.clear()
@@ -62,7 +72,7 @@ class ReplyScanner:
 
     def buffered(self) -> i64:
         """Bytes received that belong to no finished reply."""
-        return self.size - self.end + self._pieces_size
+        return self.size - self.end + self._pieces_size + self._aside_size
 
     def wanted(self) -> i64:
         """Bytes known to be missing from the bulk that is coming in; 0 when that is not known."""
@@ -93,6 +103,8 @@ class ReplyScanner:
                     if after == -1 and size - pos <= 32:
                         break
                     raise ProtocolError(_bad(buffer, pos, "length"))
+                if buffer[after - 1] != 0x0A:
+                    raise ProtocolError(_bad(buffer, pos, "length"))
                 if kind == 0x2A:
                     if value < -1:
                         raise ProtocolError(_bad(buffer, pos, "length"))
@@ -106,7 +118,7 @@ class ReplyScanner:
                     if after > size:
                         self._awaited = after
                         break
-                    if buffer[after - 2] != 0x0D:
+                    if buffer[after - 2] != 0x0D or buffer[after - 1] != 0x0A:
                         raise ProtocolError(_bad(buffer, pos, "bulk"))
                 elif value != -1:
                     raise ProtocolError(_bad(buffer, pos, "length"))
@@ -122,15 +134,24 @@ class ReplyScanner:
         self._missing = missing
         if missing > 0:
             return False
+        if self._aside_size > 0:
+            self._aside.append(self.buffer)
+            self.buffer = b"".join(self._aside)
+            self._aside.clear()
+            self.size += self._aside_size
+            pos += self._aside_size
+            self._aside_size = 0
+            self._cursor = pos
         self.end = pos
         return True
 
     def _scan_rare(self, kind: i64, pos: i64) -> tuple[i64, i64]:
-        """The other types: `(change of the number of missing frames, position behind)`, position -1: incomplete."""
+        """The other types: `(change of the missing frames, position behind)`; position -1: incomplete."""
         buffer: bytes = self.buffer
         size: i64 = self.size
-        # + - : _ , # (  are lines
-        if kind == 0x2B or kind == 0x2D or kind == 0x3A or kind == 0x5F or kind == 0x2C or kind == 0x23 or kind == 0x28:
+        # + - :  and  _ , # (  are lines
+        line: bool = kind == 0x2B or kind == 0x2D or kind == 0x3A
+        if line or kind == 0x5F or kind == 0x2C or kind == 0x23 or kind == 0x28:
             cr: i64 = pos + 1
             while cr < size and buffer[cr] != 0x0D:
                 cr += 1
@@ -149,14 +170,14 @@ class ReplyScanner:
             if after == -1 and size - pos <= 32:
                 return 0, -1
             raise ProtocolError(_bad(buffer, pos, "length"))
-        if value < 0:
+        if value < 0 or buffer[after - 1] != 0x0A:
             raise ProtocolError(_bad(buffer, pos, "length"))
         if kind == 0x21 or kind == 0x3D:
             after += value + 2
             if after > size:
                 self._awaited = after
                 return 0, -1
-            if buffer[after - 2] != 0x0D:
+            if buffer[after - 2] != 0x0D or buffer[after - 1] != 0x0A:
                 raise ProtocolError(_bad(buffer, pos, "bulk"))
             return -1, after
         if kind == 0x25:
@@ -171,7 +192,7 @@ def _bad(buffer: bytes, pos: i64, what: str) -> str:
 
 
 def elements_of(reply: bytes) -> list[bytes] | None:
-    """The raw frames of the elements of an array, set or push; None where `reply` is no such aggregate or null.
+    """The raw frames of the elements of an array, set or push; None where `reply` is none of these or null.
 
     Raises ProtocolError where the frames do not fill `reply` exactly.
     """

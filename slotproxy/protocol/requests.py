@@ -1,14 +1,15 @@
 """Framing of requests: where each command begins and ends in the bytes that a client sent.
 
-Duty: find frame boundaries, the command's name and its first argument, for multibulk and inline requests, in any
-chunking. The bytes themselves are neither decoded nor rebuilt; a request leaves as one slice.
+Duty: find frame boundaries, the command's name and its first argument, for multibulk and inline requests, in
+any chunking. The bytes themselves are neither decoded nor rebuilt; a request leaves as one slice.
 
 Invariants:
-- Never looser than a server. A request that is framed here must not be a protocol error there, because it travels
-  on a connection that other clients share. What Redis lets pass silently (any byte after a CR, a bulk that does not
-  end in CRLF) is marked `irregular`; the caller packs such a request anew.
-- Work is linear in the bytes received: a request that is not complete is resumed, not scanned again, and a bulk that
-  is still coming in is kept in pieces until its last byte is there.
+- Never looser than a server. A request that is framed here must not be a protocol error there, because it
+  travels on a connection that other clients share. What Redis lets pass silently (any byte after a CR, a bulk
+  that does not end in CRLF) is marked `irregular`; the caller packs such a request anew.
+- Work is linear in the bytes received: a request that is not complete is resumed, not scanned again; a bulk
+  that is still coming in is kept in pieces until its last byte is there, and the arguments in front of it are
+  put aside, to be joined once. (Lines can be fed byte by byte and are joined each time: 64 KiB bound that.)
 - Digits are bounded before they are converted (compiled, integers wrap silently).
 
 Wording and limits follow networking.c of Redis 7.0 (processMultibulkBuffer, processInlineBuffer).
@@ -20,6 +21,9 @@ from mypy_extensions import i64
 
 _INT_MAX: Final = 2147483647
 _MAX_LENGTH_LINE: Final = 65536  # PROTO_INLINE_MAX_SIZE also bounds a line that holds a length
+ASIDE: Final = 16_384  # complete parts of an unfinished frame are put aside from this many bytes on
+SMALL: Final = 512  # what is received in less than this is merged into pieces of at least PIECE bytes
+PIECE: Final = 4_096
 
 
 class ProtocolError(Exception):
@@ -45,8 +49,9 @@ class RequestLimits:
 def read_length(buffer: bytes, pos: i64, end: i64) -> tuple[i64, i64]:
     """Read the integer that starts at `pos` and ends in CR and one more byte.
 
-    Returns `(value, position after the line)`; `(0, -1)` when the line is not complete and `(0, -2)` when it is no
-    number as Redis's string2ll takes it: no sign but one minus, no leading zero, at most ten digits here.
+    Returns `(value, position after the line)`; `(0, -1)` when the line is not complete and `(0, -2)` when it
+    is no number as Redis's string2ll takes it: no sign but one minus, no leading zero, at most ten digits
+    here.
     """
     negative: bool = False
     first: i64 = pos
@@ -72,7 +77,7 @@ def read_length(buffer: bytes, pos: i64, end: i64) -> tuple[i64, i64]:
 
 
 def _bad_length(buffer: bytes, pos: i64, end: i64) -> tuple[i64, i64]:
-    # Redis looks for the CR first and judges the digits afterwards, so a bad digit alone is not an answer yet.
+    # Redis looks for the CR first and judges the digits afterwards: a bad digit alone is no answer yet.
     cr: i64 = buffer.find(b"\r", pos, end)
     if cr < 0 or cr + 1 >= end:
         return 0, -1
@@ -84,8 +89,8 @@ class RequestScanner:
 
     `feed` what was received, then call `scan` until it says False. After True the request is
     `buffer[start:end]`, with `argc` arguments, its name at `name_start:name_end` and its first argument at
-    `key_start:key_end` (both 0 where there is none); for an inline request these are unset and `arguments` holds
-    the decoded words.
+    `key_start:key_end` (both 0 where there is none); for an inline request these are unset and `arguments`
+    holds the decoded words.
     """
 
     def __init__(self, limits: RequestLimits) -> None:
@@ -106,20 +111,35 @@ class RequestScanner:
         self._awaited: i64 = 0  # buffer size below which scanning again is in vain
         self._pieces: list[bytes] = []  # received, not joined to the buffer yet
         self._pieces_size: i64 = 0
+        self._aside: list[bytes] = []  # complete arguments of the request that is not complete yet
+        self._aside_size: i64 = 0
 
     def feed(self, data: bytes) -> None:
         """Take what was received; bytes of finished requests are let go."""
-        if self.end >= self.size and not self._pieces:
+        if self.end >= self.size and not self._pieces and not self._aside:
             self.buffer = data
             self.size = len(data)
             self.start = self.end = self._cursor = 0
             self._awaited = 0
             return
-        self._pieces.append(data)
+        if self._pieces and len(data) < SMALL and len(self._pieces[-1]) < PIECE:
+            self._pieces[-1] += data
+        else:
+            self._pieces.append(data)
         self._pieces_size += len(data)
         if self.size + self._pieces_size < self._awaited:
             return
         drop: i64 = self.end
+        if self._seen > 0:  # positions already noted count from the request's first byte from now on
+            self.name_start -= drop
+            self.name_end -= drop
+        if self._seen > 1:
+            self.key_start -= drop
+            self.key_end -= drop
+        if self._cursor - drop >= ASIDE:
+            self._aside.append(self.buffer[drop : self._cursor])
+            self._aside_size += self._cursor - drop
+            drop = self._cursor
         self._pieces.insert(0, self.buffer[drop:] if drop else self.buffer)
         self.buffer = b"".join(self._pieces)
         self._pieces.clear()
@@ -127,15 +147,11 @@ class RequestScanner:
         self.size = len(self.buffer)
         self.start = self.end = 0
         self._cursor -= drop
-        self.name_start -= drop
-        self.name_end -= drop
-        self.key_start -= drop
-        self.key_end -= drop
         self._awaited = 0
 
     def buffered(self) -> i64:
         """Bytes received that belong to no finished request."""
-        return self.size - self.end + self._pieces_size
+        return self.size - self.end + self._pieces_size + self._aside_size
 
     def wanted(self) -> i64:
         """Bytes known to be missing from the bulk that is coming in; 0 when that is not known."""
@@ -149,7 +165,7 @@ class RequestScanner:
         """
         if self._pieces:
             return False
-        while self._cursor == self.end:  # at a request's first byte
+        while self._cursor == self.end and self._seen == 0:  # at a request's first byte
             if self._cursor >= self.size:
                 return False
             self.start = self.end
@@ -195,9 +211,12 @@ class RequestScanner:
                 break
             if buffer[pos] != 0x24:  # '$'
                 # Redis judges the type only once the whole line is there.
-                if buffer.find(b"\r", pos, size) < 0 and size - pos <= _MAX_LENGTH_LINE:
-                    break
-                raise ProtocolError("Protocol error: expected '$', got '" + _shown(buffer[pos]) + "'")
+                cr: i64 = buffer.find(b"\r", pos, size)
+                if cr >= 0 and cr + 1 < size:
+                    raise ProtocolError("Protocol error: expected '$', got '" + _shown(buffer[pos]) + "'")
+                if size - pos > _MAX_LENGTH_LINE:
+                    raise ProtocolError("Protocol error: too big bulk count string")
+                break
             length, after = read_length(buffer, pos + 1, size)
             if after < 0:
                 if after == -1:
@@ -208,8 +227,9 @@ class RequestScanner:
             if length < 0 or length > bulk_limit:
                 raise ProtocolError("Protocol error: invalid bulk length")
             stop: i64 = after + length
-            if stop + 2 - self.end > self.limits.request:
-                raise ProtocolError("Protocol error: request larger than " + str(self.limits.request) + " bytes")
+            if stop + 2 - self.end + self._aside_size > self.limits.request:
+                most = str(self.limits.request)
+                raise ProtocolError("Protocol error: request larger than " + most + " bytes")
             if stop + 2 > size:
                 self._awaited = stop + 2
                 break
@@ -219,8 +239,8 @@ class RequestScanner:
                 self.name_start = after
                 self.name_end = stop
             elif seen == 1:
-                self.key_start = after
-                self.key_end = stop
+                self.key_start = after + self._aside_size
+                self.key_end = stop + self._aside_size
             pos = stop + 2
             seen += 1
         self._cursor = pos
@@ -228,14 +248,25 @@ class RequestScanner:
             self._seen = seen
             return False
         self._seen = 0
+        if self._aside_size > 0:
+            self._aside.append(self.buffer)
+            self.buffer = b"".join(self._aside)
+            self._aside.clear()
+            self.size += self._aside_size
+            pos += self._aside_size
+            self._aside_size = 0
+            self._cursor = pos
         self.end = pos
         return True
 
     def _scan_inline(self) -> bool:
         newline: i64 = self.buffer.find(b"\n", self._cursor, self.size)
+        # Redis looks for the line's end with strchr: a NUL hides it for good.
+        if newline >= 0 and self.buffer.find(b"\x00", self._cursor, newline) >= 0:
+            newline = -1
+        if (self.size if newline < 0 else newline) - self._cursor > self.limits.inline:
+            raise ProtocolError("Protocol error: too big inline request")
         if newline < 0:
-            if self.size - self._cursor > self.limits.inline:
-                raise ProtocolError("Protocol error: too big inline request")
             return False
         line = self.buffer[self._cursor : newline]
         if line.endswith(b"\r"):
@@ -269,24 +300,25 @@ def arguments_of(raw: bytes) -> list[bytes]:
 
 _ESCAPES: Final = {0x6E: 0x0A, 0x72: 0x0D, 0x74: 0x09, 0x62: 0x08, 0x61: 0x07}
 _HEX: Final = b"0123456789abcdefABCDEF"
-_SPACE: Final = b" \n\r\t\v\f"
+_SPACE: Final = b" \n\r\t\v\f"  # stands between words
+_WORD_END: Final = b" \n\r\t"  # ends a word without quotes: Redis leaves out two
 
 
 def split_words(line: bytes) -> list[bytes] | None:
-    """An inline request's words, with Redis's quoting (sds.c, sdssplitargs). None when a quote is not closed."""
+    """An inline request's words, with Redis's quoting (sds.c, sdssplitargs). None when a quote is not closed.
+
+    `line` holds no NUL byte.
+    """
     words: list[bytes] = []
     pos = 0
     size = len(line)
-    nul = line.find(b"\x00")  # a C string ends there
-    if nul >= 0:
-        size = nul
     while True:
         while pos < size and line[pos] in _SPACE:
             pos += 1
         if pos >= size:
             return words
         word = bytearray()
-        while pos < size and line[pos] not in _SPACE:
+        while pos < size and line[pos] not in _WORD_END:
             quote = line[pos]
             if quote != 0x22 and quote != 0x27:
                 word.append(quote)
@@ -310,6 +342,7 @@ def split_words(line: bytes) -> list[bytes] | None:
                     pos += 1
             if pos < size and line[pos] not in _SPACE:
                 return None
+            break
         words.append(bytes(word))
 
 

@@ -10,6 +10,7 @@ PONG: Final = b"+PONG\r\n"
 NULL: Final = b"$-1\r\n"
 EMPTY_ARRAY: Final = b"*0\r\n"
 
+
 def simple(text: bytes) -> bytes:
     """A simple string; `text` holds neither CR nor LF."""
     return b"+" + text + b"\r\n"

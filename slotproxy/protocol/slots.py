@@ -1,8 +1,8 @@
 """Hash slots: which of the 16,384 slots a key belongs to.
 
-Slot = CRC16/XMODEM of the key, or of its first non-empty ``{tag}``, modulo 16384 (Redis Cluster specification,
-"Key distribution model" and "Hash tags"). The loop runs on native integers when compiled and looks at the bytes
-where they lie in the receive buffer, so that routing a command copies nothing.
+Slot = CRC16/XMODEM of the key, or of its first non-empty ``{tag}``, modulo 16384 (Redis Cluster
+specification, "Key distribution model" and "Hash tags"). The loop runs on native integers when compiled and
+looks at the bytes where they lie in the receive buffer, so that routing a command copies nothing.
 """
 
 from typing import Final
