@@ -1,8 +1,8 @@
 """Commands that one server answers at once and a cluster must answer in parts: how to cut and how to merge.
 
-Duty: the plans for MGET, MSET, DEL, UNLINK, EXISTS and TOUCH over several slots, and key by key inside one slot (which
-always resolves a TRYAGAIN). Parts are complete requests; replies are merged from raw frames. A failed part *is* the
-reply: half an answer is never shown as a whole one.
+Duty: the plans for MGET, MSET, DEL, UNLINK, EXISTS and TOUCH over several slots, and key by key inside one
+slot (which always resolves a TRYAGAIN). Parts are complete requests; replies are merged from raw frames. A
+failed part *is* the reply: half an answer is never shown as a whole one.
 
 Invariants: MSET is cut by slot only, never inside one, because there Redis promises that it is atomic.
 """
@@ -30,7 +30,7 @@ SPLITTABLE: Final[dict[str, tuple[int, int, bool]]] = {
 
 
 class Part:
-    """One piece of a split command: a whole request for `slot`, holding the command's keys number `positions`."""
+    """One piece of a split command: a whole request for `slot`, with the keys numbered `positions`."""
 
     def __init__(self, slot: int, raw: bytes, positions: list[int], distinct: int) -> None:
         self.slot: Final = slot
@@ -40,8 +40,13 @@ class Part:
 
 
 def split_by_slot(name: str, arguments: list[bytes]) -> list[Part]:
-    """Cut a SPLITTABLE command into one part per slot, in order of first appearance."""
+    """Cut a SPLITTABLE command into one part per slot, in order of first appearance.
+
+    Empty when the arguments do not come out even (MSET with a key and no value): no server runs any of that.
+    """
     width = SPLITTABLE[name][1]
+    if (len(arguments) - 1) % width:
+        return []
     by_slot: dict[int, list[int]] = {}
     for position in range((len(arguments) - 1) // width):
         slot = int(key_slot(arguments[1 + position * width]))
@@ -79,13 +84,17 @@ def merge(name: str, parts: list[Part], replies: list[bytes]) -> bytes:
         if reply[0] == 0x2D or reply[0] == 0x21:  # '-' or '!'
             return reply
     if how == ALL_OK:
+        for reply in replies:
+            if reply != OK:
+                return _unexpected(name, reply)
         return OK
     if how == SUM:
         total = 0
         for reply in replies:
-            if reply[0] != 0x3A:
+            digits = reply[1:-2]
+            if reply[0] != 0x3A or not digits.isdigit() or len(digits) > 19:
                 return _unexpected(name, reply)
-            total += int(reply[1:-2])
+            total += int(digits)
         return integer(total)
     values: dict[int, bytes] = {}
     for part, reply in zip(parts, replies, strict=True):
