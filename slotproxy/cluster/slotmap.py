@@ -1,11 +1,11 @@
 """The slot map: which node owns each slot, shared by all clients.
 
-Duty: hold the owners, take one slot's change from a MOVED (`patch`) and a whole view from a refresh (`apply`), and say
-what changed. Knows nothing of connections or of who asked.
+Duty: hold the owners, take one slot's change from a MOVED (`patch`) and a whole view from a refresh
+(`apply`), and say what changed. Knows nothing of connections or of who asked.
 
-Invariant: a refresh that started before a patch does not undo it. Each patch is stamped with the map's version; a
-refresh carries the version at which it started and leaves younger slots alone. (A refresh that started after a patch
-can still come from a node that lags behind; the next MOVED settles that.)
+Invariant: a refresh that started before a patch does not undo it. Each patch is stamped with the map's
+version; a refresh carries the version at which it started and leaves younger slots alone. (A refresh that
+started after a patch can still come from a node that lags behind; the next MOVED settles that.)
 """
 
 from slotproxy.cluster.topology import Address, NodeInfo, Topology
@@ -61,7 +61,9 @@ class SlotMap:
                 info.host, info.port, info.primary, info.failing, info.addresses
             )  # fmt: skip
             self.nodes[id] = old if old is not None and same else info
-        self._by_address = {address: info for info in self.nodes.values() for address in info.addresses}
+        # A node that lost its id (a new one at the same address) stands there twice: the failing one yields.
+        by_worth = sorted(self.nodes.values(), key=lambda info: (not info.failing, info.primary, info.id))
+        self._by_address = {address: info for info in by_worth for address in info.addresses}
         view: list[NodeInfo | None] = [None] * SLOTS
         for first, last, id in topology.ranges:
             view[first : last + 1] = [self.nodes[id]] * (last - first + 1)

@@ -1,18 +1,20 @@
 """What one node says about the cluster, decoded: CLUSTER SLOTS and CLUSTER NODES.
 
-Duty: turn the two replies (hiredis, RESP2, bytes) into one `Topology`. SLOTS gives the endpoints that clients shall
-use, NODES gives what SLOTS leaves out: primaries without slots (the target that a scale-out fills), other addresses
-of the same node, and which slots the answering node is migrating.
+Duty: turn the two replies (hiredis, RESP2, bytes) into one `Topology`. SLOTS gives the endpoints that clients
+shall use, NODES gives what SLOTS leaves out: primaries without slots (the target that a scale-out fills),
+other addresses of the same node, and which slots the answering node is migrating.
 
-Invariants: a node is its id; an address is only a way to reach it. A reply that is not what the specification says
-raises TopologyError as a whole, for half a map is worse than yesterday's.
+Invariants: a node is its id; an address is only a way to reach it. A reply that is not what the specification
+says raises TopologyError as a whole, for half a map is worse than yesterday's.
 
-Address forms (Redis 6.2.14 and 7.0.15): an IP or a hostname; NULL (unknown-endpoint) and "" (a node that never met
-another) mean the host that answered; "?" (hostname not set) leaves the real IP in the metadata or in CLUSTER NODES.
+Address forms (Redis 6.2.14 and 7.0.15): an IP or a hostname; NULL (unknown-endpoint) and "" (a node that
+never met another) mean the host that answered; "?" (hostname not set) leaves the real IP in the metadata or
+in CLUSTER NODES.
 """
 
 from typing import Final
 
+from slotproxy.protocol.redirects import bounded
 from slotproxy.protocol.slots import SLOTS
 
 Address = tuple[str, int]
@@ -25,7 +27,8 @@ class TopologyError(Exception):
 class NodeInfo:
     """One node as the cluster announces it.
 
-    `addresses` holds every (host, port) by which redirects may call it; `failing` is the answering node's opinion.
+    `addresses` holds every (host, port) by which redirects may call it; `failing` is the answering node's
+    opinion.
     """
 
     def __init__(
@@ -48,11 +51,15 @@ class Topology:
     """One node's view. `ranges` are (first slot, last slot, node id), both ends included."""
 
     def __init__(
-        self, nodes: dict[str, NodeInfo], ranges: list[tuple[int, int, str]], migrating: dict[int, str], answered_by: str
+        self,
+        nodes: dict[str, NodeInfo],
+        ranges: list[tuple[int, int, str]],
+        migrating: dict[int, str],
+        answered_by: str,
     ) -> None:
         self.nodes: Final = nodes
         self.ranges: Final = ranges
-        self.migrating: Final = migrating  # slot -> id of the importing node, as far as the answering node migrates it
+        self.migrating: Final = migrating  # slot -> importing node, for slots of the answering node
         self.answered_by: Final = answered_by
 
     def covered(self) -> int:
@@ -81,7 +88,7 @@ def decode_topology(slots: object, nodes: object, answered: Address) -> Topology
     infos: dict[str, NodeInfo] = {}
     for id in known.keys() | endpoints.keys():
         line = known.get(id)
-        host, port = endpoints[id] if id in endpoints else (line.host, line.port) if line else answered
+        host, port = endpoints.get(id) or ((line.host, line.port) if line is not None else answered)
         addresses = {(host, port)}
         if line is not None:
             addresses |= {(name, line.port) for name in (line.host, line.hostname) if name}
@@ -115,17 +122,19 @@ def _decode_nodes(reply: object, answered: Address) -> list[_Line]:
             continue
         address, _, names = words[1].partition(",")
         host, _, port = address.partition("@")[0].rpartition(":")
-        if not port.isdigit() or not port.isascii() or not 0 < int(port[:6]) < 65536:
+        number = bounded(port, 65535)
+        if not number:
             if "fail" in flags:
                 continue
             raise TopologyError(f"CLUSTER NODES holds the address {words[1][:100]!r}")
         hostname = names.partition(",")[0]
-        line = _Line(words[0], host or answered[0], int(port), "" if "=" in hostname else hostname, flags)
+        line = _Line(words[0], host or answered[0], number, "" if "=" in hostname else hostname, flags)
         for word in words[8:]:
             if word.startswith("[") and "->-" in word:
-                slot, _, target = word[1:-1].partition("->-")
-                if slot.isdigit() and int(slot[:6]) < SLOTS:
-                    line.migrating[int(slot)] = target
+                digits, _, target = word[1:-1].partition("->-")
+                slot = bounded(digits, SLOTS - 1)
+                if slot is not None:
+                    line.migrating[slot] = target
         lines.append(line)
     return lines
 

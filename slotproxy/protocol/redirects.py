@@ -1,8 +1,8 @@
 """What a node's error reply asks of the proxy: MOVED, ASK, TRYAGAIN and the states in which a node refuses.
 
-Duty: read such a reply and validate each field. A redirect is input from the network, and a script can forge one, so
-nothing here is trusted beyond its form: whether the address is known, and whether the redirect may be followed, is for
-the router to say.
+Duty: read such a reply and validate each field. A redirect is input from the network, and a script can forge
+one, so nothing here is trusted beyond its form: whether the address is known, and whether the redirect may be
+followed, is for the router to say.
 
 Source: Redis Cluster specification, "Redirection and resharding"; texts of cluster.c, Redis 6.2 and 7.0.
 """
@@ -46,7 +46,7 @@ _KINDS: Final[dict[bytes, Refusal]] = {
 
 
 def refusal_of(reply: bytes) -> Refusal | None:
-    """The kind of refusal that `reply` (one whole frame) is; None for every other reply, also other errors."""
+    """The kind of refusal that `reply` (one whole frame) is; None for all other replies and errors."""
     if not reply or reply[0] != 0x2D:  # '-'
         return None
     return _KINDS.get(reply[1:14].partition(b" ")[0])
@@ -63,8 +63,8 @@ def error_code(reply: bytes) -> str:
 def parse_redirect(reply: bytes) -> Redirect | None:
     """The target of a `-MOVED` or `-ASK` frame; None when a field is missing, extra or out of range.
 
-    Address forms: `1.2.3.4:6379`, a bare IPv6 (the last colon splits), a hostname, `:6379` (the host that answered;
-    cluster-preferred-endpoint-type unknown-endpoint) and `?:6379` (hostname not set; Redis 7.0).
+    Address forms: `1.2.3.4:6379`, a bare IPv6 (the last colon splits), a hostname, `:6379` (the host that
+    answered; cluster-preferred-endpoint-type unknown-endpoint) and `?:6379` (hostname not set; Redis 7.0).
     """
     if len(reply) > 512 or not reply.endswith(b"\r\n"):
         return None
@@ -74,7 +74,7 @@ def parse_redirect(reply: bytes) -> Redirect | None:
         return None
     if len(words) != 3:
         return None
-    slot = _bounded(words[1], SLOTS - 1)
+    slot = bounded(words[1], SLOTS - 1)
     address = parse_endpoint(words[2])
     if slot is None or address is None:
         return None
@@ -85,18 +85,23 @@ def parse_redirect(reply: bytes) -> Redirect | None:
 def parse_endpoint(text: str) -> tuple[str, int] | None:
     """Split `host:port` at the last colon. Host may be "" or "?"; port is 1 to 65535. None when malformed."""
     host, colon, digits = text.rpartition(":")
-    port = _bounded(digits, 65535)
+    port = bounded(digits, 65535)
     if not colon or not port or len(host) > 253:
         return None
+    if host == "?":
+        return host, port
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
+        if not host:
+            return None
     for char in host:
-        if not (char.isalnum() or char in ".-_:%?"):
+        if not (char.isalnum() or char in ".-_:%"):
             return None
     return host, port
 
 
-def _bounded(digits: str, most: int) -> int | None:
+def bounded(digits: str, most: int) -> int | None:
+    """The number that up to five ASCII digits say; None when it is no number or above `most`."""
     if not digits.isdigit() or not digits.isascii() or len(digits) > 5:
         return None
     value = int(digits)
