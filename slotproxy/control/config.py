@@ -147,10 +147,25 @@ def _password(text: str) -> bytes | None:
     return password
 
 
-_CLIENTS, _CLUSTER, _LIMITS, _TIMES, _OPERATION = (
-    "for clients", "the cluster behind", "limits (sizes in bytes, or with K, M, G of 1024)",
-    "times (in seconds, or with ms, s, m, h)", "operation",
-)  # fmt: skip
+_CLIENTS: Final = "clients"
+_CLUSTER: Final = "cluster"
+_TIMES: Final = "times"
+_LIMITS: Final = "limits"
+_OPERATION: Final = "operation"
+_GROUPS: Final = {
+    _CLIENTS: "",
+    _CLUSTER: "",
+    _TIMES: "In seconds, or with a unit: 500ms, 30s, 5m, 1h.",
+    _LIMITS: "Sizes are in bytes, or with K, M or G (1024 each). A request that is larger than allowed gets "
+    "Redis's error for it, and its client is closed.",
+    _OPERATION: "",
+}
+_USAGE: Final = "%(prog)s --cluster HOST:PORT[,HOST:PORT...] [flags]"
+_DESCRIPTION: Final = "Serve plain Redis clients from a Redis Cluster."
+_EPILOG: Final = (
+    "Each flag can also be given as the variable in brackets; the flag beats the variable. Repeatable flags "
+    "take several values separated by commas, too."
+)
 
 SETTINGS: Final = (
     Setting(_CLIENTS, "--listen", "ADDRESS", "127.0.0.1:6380", _listen,
@@ -216,7 +231,7 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {line} (try {self.prog} --help)\n")
 
 
-class _WideHelp(argparse.RawDescriptionHelpFormatter):
+class _WideHelp(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         width = max(60, min(shutil.get_terminal_size().columns - 2, 110))
         super().__init__(prog, max_help_position=34, width=width)
@@ -224,11 +239,13 @@ class _WideHelp(argparse.RawDescriptionHelpFormatter):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags to `parser`, grouped. Values stay texts: `from_arguments` reads them."""
+    parser.usage, parser.description, parser.epilog = _USAGE, _DESCRIPTION, _EPILOG
     groups: dict[str, argparse._ArgumentGroup] = {}
     for setting in SETTINGS:
         if setting.group not in groups:
-            groups[setting.group] = parser.add_argument_group(setting.group)
-        several = "; repeatable, or separated by commas" if setting.repeatable else ""
+            description = _GROUPS[setting.group] or None
+            groups[setting.group] = parser.add_argument_group(setting.group, description)
+        several = "; repeatable" if setting.repeatable else ""
         text = f"{setting.meaning}{several} (default: {setting.shown_default}) [{setting.variable}]"
         groups[setting.group].add_argument(
             setting.flag,

@@ -37,7 +37,7 @@ def size(low: int, high: int) -> Callable[[str], int]:
         value = int(match[1]) * _SIZE_UNITS[match[2].upper()] if match else -1
         if not low <= value <= high:
             raise ValueError(
-                f"a size from {shown_size(low)} to {shown_size(high)}, in bytes or with K, M or G, such as 64K"
+                f"a size from {shown_size(low)} to {shown_size(high)}, in bytes or with K, M, G, such as 64K"
             )
         return value
 
