@@ -66,7 +66,7 @@ def parse_redirect(reply: bytes) -> Redirect | None:
     Address forms: `1.2.3.4:6379`, a bare IPv6 (the last colon splits), a hostname, `:6379` (the host that
     answered; cluster-preferred-endpoint-type unknown-endpoint) and `?:6379` (hostname not set; Redis 7.0).
     """
-    if len(reply) > 512 or not reply.endswith(b"\r\n"):
+    if not 3 <= len(reply) <= 512 or not reply.endswith(b"\r\n"):
         return None
     try:
         words = reply[1:-2].decode("ascii").split(" ")
