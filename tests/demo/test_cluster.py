@@ -182,24 +182,24 @@ async def test_reset_forms_the_cluster_anew_after_a_kill(make_cluster: ClusterFa
     await cluster.converged()
 
 
-async def test_nothing_is_left_after_the_block(redis_server: str) -> None:
-    async with EmbeddedCluster(server=redis_server, primaries=1) as cluster:
+async def test_nothing_is_left_after_the_block(any_server: str) -> None:
+    async with EmbeddedCluster(server=any_server, primaries=1) as cluster:
         pid, folder = cluster.nodes[0].pid, cluster.nodes[0].folder.parent
         assert exists(pid) and folder.is_dir()
     assert not exists(pid) and not folder.exists()
 
 
-async def test_nothing_is_left_after_an_exception_in_the_block(redis_server: str) -> None:
+async def test_nothing_is_left_after_an_exception_in_the_block(any_server: str) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with EmbeddedCluster(server=redis_server, primaries=1) as cluster:
+        async with EmbeddedCluster(server=any_server, primaries=1) as cluster:
             pid, folder = cluster.nodes[0].pid, cluster.nodes[0].folder.parent
             cluster.nodes[0].pause()
             raise ZeroDivisionError
     assert not exists(pid) and not folder.exists()
 
 
-async def test_nothing_is_left_when_setup_is_cancelled(redis_server: str) -> None:
-    cluster = EmbeddedCluster(server=redis_server, primaries=2)
+async def test_nothing_is_left_when_setup_is_cancelled(any_server: str) -> None:
+    cluster = EmbeddedCluster(server=any_server, primaries=2)
     seen: list[tuple[int, Path]] = []
 
     async def watch(scope: trio.CancelScope) -> None:

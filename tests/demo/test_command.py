@@ -5,18 +5,21 @@ Run against a stand-in (sequential_proxy): a correct one must pass, and each way
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
 
-from slotproxy.demo.command import run_demo
+from slotproxy.demo.command import add_arguments, run_demo
+from slotproxy.demo.proxy import SERVE_COMMAND
 from slotproxy.demo.screen import Absorbed, Screen, Snapshot, frame, summary
 from slotproxy.demo.tally import Reservoir, Tally
 from tests.demo.test_cluster import exists
@@ -42,9 +45,11 @@ SNAPSHOT = Snapshot(
 )
 
 
-async def demo(server: str, fault: str | None = None, seconds: float = 1.5) -> tuple[int, str]:
+async def demo(
+    server: str, fault: str | None = None, seconds: float = 1.5, command: Sequence[str] = STAND_IN
+) -> tuple[int, str]:
     out = io.StringIO()
-    command = [*STAND_IN, *(["--fault", fault] if fault else [])]
+    command = [*command, *(["--fault", fault] if fault else [])]
     with trio.fail_after(60):
         status = await run_demo(seconds=seconds, server=server, proxy_command=command, out=out)
     return status, out.getvalue()
@@ -56,8 +61,9 @@ def number(pattern: str, text: str) -> int:
     return int(found[1].replace(",", ""))
 
 
-async def test_a_correct_proxy_passes(redis_server: str) -> None:
-    status, text = await demo(redis_server, seconds=3)
+@pytest.mark.parametrize("command", [STAND_IN, SERVE_COMMAND], ids=["stand-in", "slotproxy"])
+async def test_a_correct_proxy_passes(redis_server: str, command: Sequence[str]) -> None:
+    status, text = await demo(redis_server, seconds=3, command=command)
     assert status == 0, text
     last = text[text.index("requests in") :]
     assert "client errors: 0, wrong values: 0" in last
@@ -79,8 +85,8 @@ async def test_a_correct_proxy_passes(redis_server: str) -> None:
         ("unready", r"the demo failed: the proxy ended with status 1:\nnot today"),
     ],
 )
-async def test_a_wrong_proxy_is_noticed(redis_server: str, fault: str, complaint: str) -> None:
-    status, text = await demo(redis_server, fault)
+async def test_a_wrong_proxy_is_noticed(any_server: str, fault: str, complaint: str) -> None:
+    status, text = await demo(any_server, fault)
     assert status == 1
     assert re.search(complaint, text, re.DOTALL), text
 
@@ -95,11 +101,11 @@ sys.exit(trio.run(partial(run_demo, server=sys.argv[1], proxy_command=sys.argv[2
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_it_with_the_summary_and_nothing_behind(
-    redis_server: str, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    any_server: str, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-c", RUNNER, redis_server, *STAND_IN], stdout=subprocess.PIPE
+        [sys.executable, "-c", RUNNER, any_server, *STAND_IN], stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None
@@ -125,6 +131,17 @@ def descendants(pid: int) -> list[int]:
     listing = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
     pairs = [tuple(map(int, line.split())) for line in listing.stdout.splitlines()]
     return [child for child, parent in pairs if parent == pid]
+
+
+@pytest.mark.parametrize(
+    "words", [["--seconds", "0"], ["--seconds", "nan"], ["--primaries", "0"], ["--clients", "x"]]
+)
+def test_what_makes_no_sense_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(words)
+    assert words[0] in capsys.readouterr().err
 
 
 def test_the_frame_shows_every_figure() -> None:
