@@ -87,6 +87,6 @@ def _demo(words: list[str]) -> int:
     from slotproxy.control.config import OneLineParser
     from slotproxy.demo.command import add_arguments, run
 
-    parser = OneLineParser(prog="slotproxy demo", description="See it work: a real cluster whose slots move under load.")
+    parser = OneLineParser(prog="slotproxy demo", description="A real cluster whose slots move under load.")
     add_arguments(parser)
     return run(parser.parse_args(words))

@@ -1,8 +1,8 @@
 """Whether a refusal that a script or a module returned is the node's own.
 
-A script can return any error text after its writes ran, for example a MOVED to anywhere. Such a refusal is believed only
-when the node's own state says the same, asked on a connection of the proxy's: then the command did not run and may be
-sent again. Otherwise the text is the script's reply and goes to the client as it is.
+A script can return any error text after its writes ran, for example a MOVED to anywhere. Such a refusal is believed
+only when the node's own state says the same, asked on a connection of the proxy's: then the command did not run and may
+be sent again. Otherwise the text is the script's reply and goes to the client as it is.
 """
 
 import logging

@@ -68,7 +68,7 @@ async def _greet(connection: NodeConnection, lane: Lane) -> tuple[int, str]:
         if "NOAUTH" in str(client_id):
             connection.close()
             raise NodeUnavailable(f"the node wants a login (--cluster-password-file): {client_id}")
-        _log.warning("node %s denies CLIENT ID: a lost connection to it cannot be fenced: %s", lane.node.name, client_id)
+        _log.warning("node %s denies CLIENT ID, no fence for lost connections: %s", lane.node.name, client_id)
         return 0, run
     if lane.fence and run == lane.server_run:
         (killed,) = await connection.commands(("CLIENT", "KILL", "ID", lane.fence))

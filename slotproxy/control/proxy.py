@@ -35,7 +35,6 @@ _log = logging.getLogger("slotproxy")
 
 _STAY = 0.005  # seconds of ticks between two turns of the control plane
 _LINGER = 0.001  # how long a tick waits for the next input before the reactor goes back to sleep
-_DRAIN_POLL = 0.02
 
 
 class Proxy:
@@ -46,6 +45,8 @@ class Proxy:
         self._version = version
         self._credentials = Credentials(config.cluster_user, config.cluster_password)
         self._draining = False
+        self._drained = trio.Event()
+        self._changed = trio.Event()  # something that readiness depends on may have changed
         self._table_loaded = False
         self._nursery: trio.Nursery
         self._sleep: trio.CancelScope | None = None
@@ -81,9 +82,8 @@ class Proxy:
                 nursery.start_soon(self._refresher.run)
                 accepting = trio.CancelScope()
                 nursery.start_soon(serve_listeners, listeners, self.plane, accepting)
-                _log.info(
-                    "slotproxy %s (%s) listens on %s", self._version, flavour(), ", ".join(map(str, self._config.listen))
-                )
+                addresses = ", ".join(map(str, self._config.listen))
+                _log.info("slotproxy %s (%s) listens on %s", self._version, flavour(), addresses)
                 nursery.start_soon(self._report_ready)
                 task_status.started()
                 async for number in signals:
@@ -147,6 +147,8 @@ class Proxy:
                     until = now() + _STAY
 
     def _look_again(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
         if self._sleep is not None:
             self._sleep.deadline = min(self._sleep.deadline, self.plane.reactor.next_due())
 
@@ -174,7 +176,7 @@ class Proxy:
         if reasons := self.readiness():
             _log.info("not ready yet: %s", "; ".join(reasons))
         while self.readiness():
-            await trio.sleep(_DRAIN_POLL)
+            await self._changed.wait()
         _log.info("ready: %d slots covered", self.slot_map.covered())
 
     async def _serve_admin(self, *, task_status: trio.TaskStatus[list[Address]]) -> None:
@@ -183,10 +185,11 @@ class Proxy:
 
     async def _drain(self) -> None:
         with trio.move_on_after(self._config.drain_timeout) as patience:
-            while self.plane.close_idle_clients():
-                await trio.sleep(_DRAIN_POLL)
+            if self.plane.finish_clients(self._drained.set):
+                await self._drained.wait()
         if patience.cancelled_caught:
-            _log.warning("%d clients were not drained within %g s", self.client_connections(), self._config.drain_timeout)
+            left = self.client_connections()
+            _log.warning("%d clients were not drained within %g s", left, self._config.drain_timeout)
         self._nursery.cancel_scope.cancel()
 
     # What the admin endpoint shows
@@ -205,12 +208,13 @@ class Proxy:
         """Why clients cannot be served fully; nothing when they can."""
         if self._draining:
             return ["draining"]
-        covered = self.slot_map.covered()
+        covered, slots = self.slot_map.covered(), len(self.slot_map.owners)
         reasons = []
-        if covered < len(self.slot_map.owners):
-            reasons.append(f"{covered} of {len(self.slot_map.owners)} slots have an owner ({self._refresher.last_error})")
+        if covered < slots:
+            why = self._refresher.last_error or "the cluster serves no more"
+            reasons.append(f"{covered} of {slots} slots have an owner ({why})")
         for info in {info.id: info for info in self.slot_map.owners if info is not None}.values():
-            node = self.plane.router.nodes.get(info.id)
+            node = self.plane.router.territory.nodes.get(info.id)
             if node is None or node.connected() == 0:
                 why = node.lanes[0].why if node is not None else "unknown"
                 reasons.append(f"primary {info.name} is not connected ({why})")
@@ -226,7 +230,7 @@ class Proxy:
 
     def node_connections(self) -> dict[str, int]:
         """Multiplexed connections that are ready, by node."""
-        return {node.name: node.connected() for node in self.plane.router.nodes.values()}
+        return {node.name: node.connected() for node in self.plane.router.territory.nodes.values()}
 
     def in_flight(self) -> int:
         """Requests sent to nodes and not answered."""

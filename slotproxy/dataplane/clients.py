@@ -75,7 +75,7 @@ class Client(Stream):
         scanner = self._scanner
         plane = self._plane
         router = plane.router
-        routes = router.routes
+        routes = router.territory.routes
         table = plane.table
         queue = self.queue
         now: float = self.reactor.now
@@ -130,7 +130,7 @@ class Client(Stream):
             for part in plane.router.parts_of(owner, decision.parts):
                 plane.router.submit(part)
         elif isinstance(decision, ForwardKeyless):
-            self._forward(decision.command, plane.router.keyless_slot(self.id), raw, False)
+            self._forward(decision.command, plane.router.territory.keyless_slot(self.id), raw, False)
         elif isinstance(decision, AnswerLocally):
             command = plane.table.resolve(arguments)
             if command is not None:

@@ -1,12 +1,12 @@
 """The state that keeps order while a slot is in trouble. Decisions on it are the router's.
 
-A `Flow` is one client's commands of one slot; it exists while a barrier of that client is in flight or while the slot
-needs watching. A `Gate` is one slot in trouble, for all clients. Without either, commands of a slot take the plain path.
+A `Flow` is one client's commands of one slot; it exists while a barrier of that client is in flight or the slot needs
+watching. A `Gate` is one slot in trouble, for all clients. Without either, commands of a slot take the plain path.
 
 Invariants:
-- What is outstanding in a flow is older than what waits in it, and is at one node (`node`): one view per slot in flight.
+- What is outstanding in a flow is older than what waits in it, and is at one node (`node`): one view per slot.
 - `bounced` holds refused requests until nothing of the flow is outstanding; then they stand before `waiting` again, in
-  the order in which they were sent.
+  the order they were sent.
 - A request in flight of a slot that has no flow (`request.flow is None`) is at the slot's current owner.
 """
 
@@ -21,6 +21,7 @@ from slotproxy.dataplane.requests import Request
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
     from slotproxy.dataplane.lanes import Lane, Node
+    from slotproxy.dataplane.order import Order
     from slotproxy.dataplane.router import Router
 
 
@@ -56,7 +57,7 @@ class Flow(Timer):
 class Gate(Timer):
     """One slot in trouble: it migrates, it is refused by its owner, or its owner has just changed."""
 
-    def __init__(self, router: "Router", slot: i64) -> None:
+    def __init__(self, order: "Order", slot: i64) -> None:
         super().__init__()
         self.slot: i64 = slot
         self.flows: dict[Flow, None] = {}
@@ -64,11 +65,11 @@ class Gate(Timer):
         self.refusing: bool = False  # the owner refuses every command; one probe at a time
         self.probe: Flow | None = None
         self.delay: float = 0.0
-        self._router: Final = router
+        self._order: Final = order
 
     def fire(self) -> None:
         """The backoff of a refusing slot is over."""
-        self._router.reopen(self)
+        self._order.reopen(self)
 
     def quiet(self) -> bool:
         """Whether commands may be sent without waiting for one another."""

@@ -8,7 +8,7 @@ ends the connection, for nothing behind it could be attributed. A request that i
 When the connection is lost, the lane says exactly which requests the kernel had taken whole: only those can have run.
 """
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
 
@@ -25,15 +25,9 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
 ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
+_LEFT: Final = "the node left the cluster"
 _RECEIVE: Final = 32_768  # 128 KiB and more make malloc map and unmap memory at every receive
 _RECEIVE_LARGE: Final = 1_048_576
-
-
-class Dialler(Protocol):
-    """The control plane's side of connecting; the data plane never dials."""
-
-    def dial_nowait(self, lane: "Lane") -> None:
-        """Start connecting `lane`, with backoff, until it is attached or retired."""
 
 
 class Lane(Stream):
@@ -103,7 +97,7 @@ class Lane(Stream):
             self._router.lane_lost(self, str(problem))
             return
         if self.retired and self.fifo.size == 0:
-            self.close("the node left the cluster")
+            self.close(_LEFT)
 
     def _take_replies(self, scanner: ReplyScanner) -> None:
         fifo = self.fifo
@@ -160,6 +154,14 @@ class Lane(Stream):
         for request in requests:
             request.asking = False
         return requests[:sent_count], requests[sent_count:]
+
+    def retire(self) -> None:
+        """The node has left: take nothing new, and close when everything sent has been answered."""
+        self.retired = True
+        self.ready = False
+        self.why = _LEFT
+        if self.fifo.size == 0:
+            self.close(_LEFT)
 
     def close(self, why: str) -> None:
         """Close the connection. What it still had to answer must have been taken away before."""

@@ -66,6 +66,7 @@ class Plane(TickListener):
         self.clients: dict[int, Client] = {}
         self.resuming: list[Client] = []
         self.on_entry: Callable[[], None] | None = None
+        self._on_finished: Callable[[], None] | None = None
         self._max_clients: Final = limits.max_clients
         self._last_client: int = 0
         self._started: Final = self.reactor.now
@@ -114,10 +115,16 @@ class Plane(TickListener):
     def client_closed(self, client: Client) -> None:
         """A client has closed its transport."""
         self.clients.pop(client.id, None)
+        if self._on_finished is not None and not self.clients:
+            self._on_finished()
 
-    def close_idle_clients(self) -> int:
-        """Let every client finish what it has asked for, and take nothing more. Returns how many are left."""
+    def finish_clients(self, finished: Callable[[], None]) -> int:
+        """Let every client finish what it has asked for, and take nothing more.
+
+        Returns how many are left; `finished` is called when the last of them has been closed.
+        """
         self._enter()
+        self._on_finished = finished
         for client in list(self.clients.values()):
             client.finish()
         self._leave()
@@ -127,7 +134,7 @@ class Plane(TickListener):
         """Close every connection at once."""
         for client in list(self.clients.values()):
             client.close()
-        for node in self.router.nodes.values():
+        for node in self.router.territory.nodes.values():
             for lane in node.lanes:
                 lane.retired = True
                 lane.close("the proxy ends")
@@ -179,12 +186,12 @@ class Plane(TickListener):
 
     def in_flight(self) -> int:
         """Requests sent to nodes and not answered."""
-        return sum(node.in_flight() for node in self.router.nodes.values())
+        return sum(node.in_flight() for node in self.router.territory.nodes.values())
 
     def parked(self) -> int:
         """Requests that wait for their slot."""
-        return sum(len(flow.waiting) + len(flow.bounced) for flow in self.router.parked)
+        return sum(len(flow.waiting) + len(flow.bounced) for flow in self.router.order.parked)
 
     def migrating_slots(self) -> list[int]:
         """Slots that count as migrating."""
-        return sorted(slot for slot, gate in self.router.gates.items() if gate.migrating_at > 0.0)
+        return sorted(slot for slot, gate in self.router.order.gates.items() if gate.migrating_at > 0.0)

@@ -1,6 +1,6 @@
 """One command on its way: what was asked, by whom, and where its reply goes.
 
-A `Request` is what a lane's FIFO and a client's queue hold; a `Split` joins the requests into which one command was cut.
+A `Request` is what a lane's FIFO and a client's queue hold; a `Split` joins the requests into which a command was cut.
 Only data and the joining of parts: where a request goes is the router's decision.
 """
 

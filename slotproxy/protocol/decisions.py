@@ -1,7 +1,7 @@
 """What to do with a command that is not plain: a decision as a value, taken without side effects.
 
-Duty: from the command table and the arguments, say where a command goes, how it is cut, or what the answer is that needs
-no node. `Client` executes the decision. Wording of errors is Redis's (7.0.15) where Redis has the error.
+Duty: from the command table and the arguments, say where a command goes, how it is cut, or the answer that needs no
+node. `Client` executes the decision. Wording of errors is Redis's (7.0.15) where Redis has the error.
 """
 
 from typing import Final

@@ -1,0 +1,46 @@
+"""The errors that slotproxy itself gives when a request cannot be answered: what failed, where, what to make of it.
+
+Each starts with `-ERR slotproxy:` and a fixed phrase that applications may match; the README lists them. Whether one
+applies is decided elsewhere.
+"""
+
+from mypy_extensions import i64
+
+from slotproxy.protocol.commands import Command
+from slotproxy.protocol.resp import error
+from slotproxy.protocol.slots import SLOTS
+
+
+def in_doubt(command: Command, node: str, why: str) -> bytes:
+    """A write was sent whole and its connection was lost before the reply."""
+    return error(
+        f"ERR slotproxy: in doubt: {_shown(command)} may or may not have run: the connection to node {node} was lost"
+        f" before it answered ({why}); not sent again"
+    )
+
+
+def no_answer(command: Command, node: str, why: str) -> bytes:
+    """A read was lost with its connection, and a write that may have run follows it."""
+    return error(
+        f"ERR slotproxy: no answer: {_shown(command)} was lost with its connection to node {node} ({why}); not sent"
+        " again because a write that may have run follows it"
+    )
+
+
+def not_served(slot: i64, seconds: float, last: str) -> bytes:
+    """A request waited for its slot until the deadline; it has not run."""
+    what = f"slot {slot}" if slot < SLOTS else "a command without keys"
+    return error(
+        f"ERR slotproxy: not served: {what} was not served within {seconds:g} s (--park-timeout); not executed;"
+        f" last: {last}"
+    )
+
+
+def invalid_redirect(slot: i64, node: str, reply: bytes) -> bytes:
+    """A node answered with a redirect that cannot be one for this request."""
+    shown = ascii(reply[1:100].rstrip(b"\r\n"))[2:-1]
+    return error(f"ERR slotproxy: invalid redirect: node {node} answered a request of slot {slot} with {shown}")
+
+
+def _shown(command: Command) -> str:
+    return command.name.upper().replace("|", " ")

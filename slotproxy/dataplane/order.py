@@ -1,0 +1,254 @@
+"""The order: opening and closing flows and gates, backing off, and giving up at the deadline.
+
+Duty: the bookkeeping of `flows`. When a slot gets into trouble, everything of it that is in flight is written into
+flows before anything changes; when the trouble is over, flows and gates go and the slot is back on the plain path.
+What to send next is the router's (`pump`).
+
+Invariants are those of `flows`. `parked` holds exactly the flows in which requests wait; their deadlines are looked at
+ten times a second, and only while there are any.
+"""
+
+import random
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from slotproxy.dataplane.flows import Flow, Gate
+from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.reactor import Reactor, Timer
+from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.territory import Territory
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.clients import Client
+    from slotproxy.dataplane.router import Router
+
+MIGRATION_MEMORY: Final = 60.0  # seconds after its last ASK or TRYAGAIN that a slot counts as migrating
+_BACKOFF_FIRST: Final = 0.001
+_BACKOFF_MOST: Final = 0.1
+_REFUSED_FIRST: Final = 0.02
+_REFUSED_MOST: Final = 0.5
+_SWEEP: Final = 0.1
+
+
+class _Sweep(Timer):
+    def __init__(self, order: "Order") -> None:
+        super().__init__()
+        self._order: Final = order
+
+    def fire(self) -> None:
+        self._order.sweep()
+
+
+class Order:
+    """The flows and gates of one proxy."""
+
+    def __init__(self, reactor: Reactor, territory: Territory, router: "Router", park_timeout: float) -> None:
+        self.gates: dict[int, Gate] = {}
+        self.parked: dict[Flow, None] = {}
+        self.park_timeout: Final = park_timeout
+        self._reactor: Final = reactor
+        self._territory: Final = territory
+        self._router: Final = router
+        self._sweep: Final = _Sweep(self)
+
+    # Flows
+
+    def open_flow(self, client: "Client", slot: i64) -> Flow:
+        """The new flow of a client and slot that have none."""
+        flow = Flow(self._router, client, slot)
+        client.flows[slot] = flow
+        client.flow_count += 1
+        return flow
+
+    def close_flow(self, flow: Flow) -> None:
+        """Forget an idle flow, and its gate when that has nothing left to guard."""
+        client = flow.client
+        if client.flows.get(flow.slot) is not flow:
+            return
+        del client.flows[flow.slot]
+        client.flow_count -= 1
+        flow.due = 0.0
+        if flow.lane is not None:
+            flow.lane.waiters.pop(flow, None)
+        gate = self.gates.get(flow.slot)
+        if gate is None:
+            return
+        gate.flows.pop(flow, None)
+        if gate.probe is flow:
+            gate.probe = None
+            if gate.refusing and gate.due == 0.0:
+                self.reopen(gate)
+                return
+        self.close_if_idle(gate)
+
+    def adopt(self, request: Request, node: Node) -> Flow:
+        """Write a request that is in flight at `node`, or has just come back from there, into its client's flow."""
+        flow = request.client.flows.get(request.slot)
+        if flow is None:
+            flow = self.open_flow(request.client, request.slot)
+        request.flow = flow
+        flow.outstanding += 1
+        flow.node = node
+        if request.barrier:
+            flow.barrier = request
+        return flow
+
+    def adopt_in_flight(self, slot: i64) -> None:
+        """Write what is in flight of `slot` on the plain path into flows, before anything changes for the slot."""
+        owner = self._territory.owner(slot)
+        if owner is None:
+            return
+        gate = self.gates.get(slot)
+        for lane in owner.lanes:
+            for request in lane.fifo.all():
+                if request.slot == slot:
+                    flow = request.flow or self.adopt(request, owner)
+                    if gate is not None:
+                        gate.flows[flow] = None
+
+    def returned(self, request: Request, flow: Flow) -> None:
+        """A request of the flow is no longer outstanding."""
+        flow.outstanding -= 1
+        request.flow = None
+        if flow.barrier is request:
+            flow.barrier = None
+        if flow.probe is request:
+            flow.probe = None
+
+    def yield_probe(self, flow: Flow) -> None:
+        """The flow's probe of a refusing slot was lost: another flow may try."""
+        gate = self.gates.get(flow.slot)
+        if gate is not None and gate.probe is flow and flow.outstanding == 0:
+            gate.probe = None
+
+    def note_waiting(self, flow: Flow) -> None:
+        """Requests wait in the flow: see to their deadlines."""
+        self.parked[flow] = None
+        self._sweep_soon()
+
+    def note_empty(self, flow: Flow) -> None:
+        """Nothing waits in the flow any more."""
+        self.parked.pop(flow, None)
+        if flow.idle():
+            self.close_flow(flow)
+
+    def back_off(self, flow: Flow) -> None:
+        """Send nothing of the flow for a while: 1 ms at first, doubling to 100 ms, with jitter."""
+        flow.delay = min(max(flow.delay * 2, _BACKOFF_FIRST), _BACKOFF_MOST)
+        self._reactor.call_at(self._reactor.now + flow.delay * (0.5 + random.random()), flow)
+
+    # Gates
+
+    def open_gate(self, slot: i64) -> Gate:
+        """The gate of a slot in trouble, opened when there is none."""
+        gate = self.gates.get(slot)
+        if gate is None:
+            gate = self.gate_without_scan(slot)
+            self.adopt_in_flight(slot)
+        return gate
+
+    def gate_without_scan(self, slot: i64) -> Gate:
+        """The same for a caller who writes what is in flight into flows himself."""
+        gate = self.gates.get(slot)
+        if gate is None:
+            gate = self.gates[int(slot)] = Gate(self, slot)
+            self._territory.routes[slot] = None
+        return gate
+
+    def close_if_idle(self, gate: Gate) -> None:
+        """Put the slot back on the plain path, if nothing needs watching."""
+        if gate.quiet() and not gate.flows and self.gates.get(gate.slot) is gate:
+            gate.due = 0.0
+            del self.gates[int(gate.slot)]
+            self._territory.routes[gate.slot] = self._territory.owner(gate.slot)
+
+    def note_migration(self, gate: Gate) -> None:
+        """An ASK or TRYAGAIN was seen: one command per client in flight from now on."""
+        if gate.quiet():
+            self.adopt_in_flight(gate.slot)
+        gate.migrating_at = self._reactor.now
+        self._sweep_soon()
+
+    def refuse(self, gate: Gate, flow: Flow) -> None:
+        """The slot's owner refuses, or there is none: one probe at a time, 20 ms apart at first, then up to 500 ms."""
+        if gate.quiet():
+            self.adopt_in_flight(gate.slot)
+        gate.refusing = True
+        gate.flows[flow] = None
+        if gate.probe is flow:
+            gate.probe = None
+        if gate.due == 0.0:
+            gate.delay = min(max(gate.delay * 2, _REFUSED_FIRST), _REFUSED_MOST)
+            self._reactor.call_at(self._reactor.now + gate.delay * (0.5 + random.random()), gate)
+
+    def release(self, gate: Gate) -> None:
+        """The probe was accepted: everybody goes on."""
+        gate.refusing = False
+        gate.probe = None
+        gate.delay = 0.0
+        gate.due = 0.0
+        self._pump_all(gate)
+
+    def reopen(self, gate: Gate) -> None:
+        """A refusing slot is tried again: the first flow that can send becomes the probe."""
+        gate.probe = None
+        for flow in list(gate.flows):
+            self._router.pump(flow)
+            if gate.probe is not None:
+                return
+        if gate.due == 0.0 and not gate.flows:
+            gate.refusing = False
+            self.close_if_idle(gate)
+
+    def owner_changed(self, gate: Gate) -> None:
+        """The slot has another owner; what is in flight at the old one is in flows already."""
+        gate.migrating_at = 0.0
+        gate.refusing = False
+        gate.probe = None
+        gate.delay = 0.0
+        gate.due = 0.0
+        self._pump_all(gate)
+        self.close_if_idle(gate)
+
+    def wake(self, lane: Lane) -> None:
+        """Whatever waits for this lane looks again where to go."""
+        waiters = lane.waiters
+        if waiters:
+            lane.waiters = {}
+            for flow in waiters:
+                flow.lane = None
+                self._router.pump(flow)
+
+    def _pump_all(self, gate: Gate) -> None:
+        for flow in list(gate.flows):
+            self._router.pump(flow)
+
+    # Time
+
+    def sweep(self) -> None:
+        """Fail what has waited too long; forget migrations that have been quiet for a minute."""
+        now = self._reactor.now
+        for flow in list(self.parked):
+            expired = False
+            while flow.waiting and now - flow.waiting[0].started >= self.park_timeout:
+                expired = True
+                self._router.expire(flow.waiting.popleft(), flow)
+            if expired:
+                self._router.pump(flow)
+        migrating = False
+        for gate in list(self.gates.values()):
+            if gate.migrating_at == 0.0:
+                continue
+            if now - gate.migrating_at < MIGRATION_MEMORY:
+                migrating = True
+                continue
+            gate.migrating_at = 0.0
+            self._pump_all(gate)
+            self.close_if_idle(gate)
+        if self.parked or migrating:
+            self._sweep_soon()
+
+    def _sweep_soon(self) -> None:
+        if self._sweep.due == 0.0:
+            self._reactor.call_at(self._reactor.now + _SWEEP, self._sweep)

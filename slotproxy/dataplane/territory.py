@@ -1,0 +1,117 @@
+"""The territory: which node owns a slot now, as `Node` objects with lanes.
+
+Duty: turn the shared slot map into routes, keep one `Node` per node of the cluster, and give commands without keys a
+home. Says who owns what; whether something may be sent there is the router's to decide.
+
+Invariants: `routes[slot]` is the owner or None, and None means "ask the router" (no owner, or a gate stands there). A
+node that is not in the map is not dialled. A pseudo slot (commands without keys) keeps its node while that can be
+reached, so that one client's keyless commands keep their order.
+"""
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mypy_extensions import i64
+
+from slotproxy.cluster.slotmap import SlotMap
+from slotproxy.dataplane.counters import Counters
+from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.reactor import Reactor
+from slotproxy.protocol.slots import SLOTS
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.router import Router
+
+KEYLESS: Final = 64  # pseudo slots, numbered from SLOTS on
+
+
+class Dialler(Protocol):
+    """The control plane's side of connecting; the data plane never dials."""
+
+    def dial_nowait(self, lane: Lane) -> None:
+        """Start connecting `lane`, with backoff, until it is attached or retired."""
+
+
+class Territory:
+    """Routes, nodes and homes of one proxy."""
+
+    def __init__(self, reactor: Reactor, slot_map: SlotMap, counters: Counters, dialler: Dialler, lanes: int) -> None:
+        self.routes: list[Node | None] = [None] * (SLOTS + KEYLESS)
+        self.nodes: dict[str, Node] = {}  # by node id
+        self.slot_map: Final = slot_map
+        self._homes: list[Node | None] = [None] * KEYLESS
+        self._reactor: Final = reactor
+        self._counters: Final = counters
+        self._dialler: Final = dialler
+        self._lanes: Final = lanes
+        self._router: Router | None = None
+
+    def serve(self, router: "Router") -> None:
+        """Tell the territory whose lanes report to whom; once, before anything else."""
+        self._router = router
+
+    def keyless_slot(self, client_id: int) -> int:
+        """The pseudo slot by which a client's commands without keys are routed."""
+        return SLOTS + client_id % KEYLESS
+
+    def owner(self, slot: i64) -> Node | None:
+        """The node that owns a slot, or is the home of a pseudo slot."""
+        if slot >= SLOTS:
+            return self._homes[slot - SLOTS]
+        info = self.slot_map.owners[slot]
+        return self.nodes.get(info.id) if info is not None else None
+
+    def find(self, host: str | None, port: int) -> Node | None:
+        """The node that a redirect calls `host:port`; `host` None: the only one with that port."""
+        info = self.slot_map.find_by_port(port) if host is None else self.slot_map.find(host, port)
+        if info is None:
+            return None
+        return self.nodes.get(info.id) or self._add(info.id)  # a replica until now had no lanes
+
+    def _add(self, id: str) -> Node:
+        assert self._router is not None
+        node = Node(self._reactor, self._router, self._counters, self.slot_map.nodes[id], self._lanes)
+        self.nodes[id] = node
+        return node
+
+    def renew(self) -> list[Node]:
+        """Follow the map's nodes; returns those that have another address now.
+
+        Lanes of primaries that are not connected are dialled; those of nodes that left take nothing new.
+        """
+        readdressed: list[Node] = []
+        infos = self.slot_map.nodes
+        for id in list(self.nodes):
+            node = self.nodes[id]
+            info = infos.get(id)
+            if info is None:
+                del self.nodes[id]
+                for lane in node.lanes:
+                    lane.retire()
+            elif info is not node.info:
+                if (info.host, info.port) != (node.info.host, node.info.port):
+                    readdressed.append(node)
+                node.info = info
+        for id, info in infos.items():
+            if info.primary:
+                for lane in (self.nodes.get(id) or self._add(id)).lanes:
+                    self.dial(lane)
+        return readdressed
+
+    def choose_homes(self) -> list[int]:
+        """Give each pseudo slot a primary that can be reached. Returns the pseudo slots that changed."""
+        primaries = [self.nodes[id] for id, info in sorted(self.slot_map.nodes.items()) if info.primary]
+        primaries = [node for node in primaries if not node.unreachable and not node.info.failing] or primaries
+        changed: list[int] = []
+        for index in range(KEYLESS):
+            home = self._homes[index]
+            if home is None or home.unreachable or home not in primaries:
+                self._homes[index] = primaries[index % len(primaries)] if primaries else None
+                if self._homes[index] is not home:
+                    changed.append(SLOTS + index)
+        return changed
+
+    def dial(self, lane: Lane) -> None:
+        """Have a lane connected, unless it is, or is about to be, or its node has left."""
+        if not lane.ready and not lane.dialling and not lane.retired:
+            lane.dialling = True
+            self._dialler.dial_nowait(lane)
