@@ -116,7 +116,7 @@ class RequestScanner:
 
     def feed(self, data: bytes) -> None:
         """Take what was received; bytes of finished requests are let go."""
-        if self.end >= self.size and not self._pieces and not self._aside:
+        if self.end >= self.size and self._aside_size == 0 and not self._pieces:
             self.buffer = data
             self.size = len(data)
             self.start = self.end = self._cursor = 0
