@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from slotproxy.protocol.decisions import not_supported, wrong_arity
+from slotproxy.protocol.decisions import error_of_bytes, not_supported, unknown_subcommand, wrong_arity
 from slotproxy.protocol.resp import EMPTY_ARRAY, NULL, OK, PONG, array, bulk, error, integer
 
 if TYPE_CHECKING:
@@ -33,16 +33,24 @@ def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[
     if name == "auth":
         return _auth(arguments[1:])
     if name == "client":
-        return _client(client, arguments)
+        return _client(client, plane, arguments)
     return bulk(_info(plane, [section.lower() for section in arguments[1:]]).encode())
 
 
 def _select(index: bytes) -> bytes:
-    try:
-        number = int(index)
-    except ValueError:
+    number = _integer(index)
+    if number is None:
         return error("ERR value is not an integer or out of range")
     return OK if number == 0 else error("ERR SELECT is not allowed in cluster mode")
+
+
+def _integer(text: bytes) -> int | None:
+    """The number, written as Redis's string2ll takes it: no sign but one minus, no space, no leading zero."""
+    digits = text.removeprefix(b"-")
+    if not digits.isdigit() or len(digits) > 19 or (digits.startswith(b"0") and text != b"0"):
+        return None
+    number = int(text)
+    return number if -(1 << 63) <= number < 1 << 63 else None
 
 
 def _auth(credentials: list[bytes]) -> bytes:
@@ -62,11 +70,11 @@ def _auth(credentials: list[bytes]) -> bytes:
 def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
     options = arguments[1:]
     if options:
-        if not options[0].isdigit():
+        version = _integer(options[0])
+        if version is None:
             return error("ERR Protocol version is not an integer or out of range")
-        if options[0] != b"2":
+        if version != 2:
             return error("NOPROTO unsupported protocol version")
-    name: bytes | None = None
     position = 1
     while position < len(options):
         word = options[position].upper()
@@ -77,14 +85,12 @@ def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
                 return reply
             position += 3
         elif word == b"SETNAME" and left >= 1:
-            name = options[position + 1]
-            if not _valid_name(name):
+            if not _valid_name(options[position + 1]):
                 return _BAD_NAME
+            client.name = options[position + 1]  # stays, as on Redis, when a later option is wrong
             position += 2
         else:
-            return error("ERR Syntax error in HELLO option '" + options[position].decode("utf-8", "replace") + "'")
-    if name is not None:
-        client.name = name
+            return error_of_bytes(b"ERR Syntax error in HELLO option '" + options[position] + b"'")
     return array(
         [
             bulk(b"server"), bulk(b"redis"), bulk(b"version"), bulk(plane.server_version.encode()),
@@ -101,7 +107,7 @@ def _valid_name(name: bytes) -> bool:
     return all(0x21 <= byte <= 0x7E for byte in name)
 
 
-def _client(client: "Client", arguments: list[bytes]) -> bytes:
+def _client(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
     word = arguments[1].lower()
     if word == b"id" and len(arguments) == 2:
         return integer(client.id)
@@ -116,9 +122,14 @@ def _client(client: "Client", arguments: list[bytes]) -> bytes:
         if len(arguments) != 4:
             return wrong_arity("client|setinfo")
         if arguments[2].lower() not in (b"lib-name", b"lib-ver"):
-            return error("ERR Unrecognized option '" + arguments[2].decode("utf-8", "replace") + "'")
+            return error_of_bytes(b"ERR Unrecognized option '" + arguments[2] + b"'")
         return OK
-    return not_supported("client|" + word.decode("utf-8", "replace"))
+    known = plane.table.resolve(arguments)
+    if known is None or "|" not in known.name:
+        return unknown_subcommand(arguments)
+    if word in (b"id", b"getname", b"setname"):  # before 7.0 the table does not know their arity
+        return wrong_arity(known.name)
+    return not_supported(known.name)
 
 
 def _info(plane: "Plane", sections: list[bytes]) -> str:

@@ -18,7 +18,7 @@ from slotproxy.dataplane.reactor import Stream
 from slotproxy.dataplane.requests import Request, RequestQueue
 from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import Command
-from slotproxy.protocol.decisions import Answer, AnswerLocally, Forward, ForwardKeyless, SplitUp, decide
+from slotproxy.protocol.decisions import Answer, AnswerLocally, Forward, ForwardKeyless, Hangup, SplitUp, decide
 from slotproxy.protocol.redirects import error_code
 from slotproxy.protocol.requests import ProtocolError, RequestScanner, arguments_of
 from slotproxy.protocol.resp import command as packed
@@ -140,6 +140,8 @@ class Client(Stream):
                 self.finish()
         elif isinstance(decision, Answer):
             self.answer(decision.frame)
+        elif isinstance(decision, Hangup):
+            self.finish()
 
     def _forward(self, command: Command, slot: int, raw: bytes, barrier: bool) -> None:
         request = Request(self, command, slot, raw, self.reactor.now, barrier)

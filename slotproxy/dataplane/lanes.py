@@ -178,6 +178,7 @@ class Node:
 
     def __init__(self, reactor: Reactor, router: "Router", counters: Counters, info: NodeInfo, lanes: int) -> None:
         self.info: NodeInfo = info
+        self.left: bool = False  # the cluster has no such node any more
         self.unreachable: bool = False  # no lane is connected and connecting one has failed
         self.lanes: list[Lane] = [Lane(reactor, router, counters, self, index) for index in range(lanes)]
 

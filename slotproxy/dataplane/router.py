@@ -111,6 +111,7 @@ class Router:
         if node is None:
             flow.why = "no node is known to own it"
             self.order.refuse(self.order.open_gate(flow.slot), flow)
+            self._control.refresh_nowait("a slot without an owner")
             return False
         if flow.outstanding > 0 and flow.node is not node:
             return False
@@ -143,6 +144,8 @@ class Router:
             host, port = request.asked_at
             request.asked_at = None
             request.asked = self.territory.find(host, port)
+        if request.asked is not None and request.asked.left:
+            request.asked = None
         return request.asked if request.asked is not None else self.territory.owner(request.slot)
 
     # What comes back

@@ -85,6 +85,7 @@ class Territory:
             info = infos.get(id)
             if info is None:
                 del self.nodes[id]
+                node.left = True
                 for lane in node.lanes:
                     lane.retire()
             elif info is not node.info:
