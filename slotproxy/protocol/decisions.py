@@ -50,6 +50,10 @@ class Answer(Decision):
         self.frame: Final = frame
 
 
+class Hangup(Decision):
+    """Close the connection, without an answer and without a look at what follows."""
+
+
 class AnswerLocally(Decision):
     """By the proxy, from the client's state: `name` is the command's first word in lower case."""
 
@@ -58,6 +62,8 @@ class AnswerLocally(Decision):
 
 
 _LOCAL: Final = frozenset(["ping", "echo", "quit", "select", "hello", "auth", "client", "info"])
+#: What a web browser's request looks like when a page sends it here: what follows would run as inline commands.
+_NOT_REDIS: Final = frozenset([b"post", b"host:"])
 _CLUSTER_ONLY: Final = frozenset(["cluster", "asking", "readonly", "readwrite"])
 #: Commands with keys that hold state on the connection or work behind the cluster's back.
 _NOT_FORWARDED: Final = frozenset(["watch", "ssubscribe", "sunsubscribe", "migrate", "restore-asking"])
@@ -67,13 +73,19 @@ def decide(table: CommandTable, arguments: list[bytes]) -> Decision:
     """What to do with a command; `arguments[0]` is its name, in any case."""
     command = table.get(arguments[0])
     first = arguments[0].lower().decode("ascii", "replace")
+    if arguments[0].lower() in _NOT_REDIS:
+        return Hangup()
+    if first == "quit":  # before 7.0 it does not stand in the server's table
+        return AnswerLocally(first)
     if command is None:
         return Answer(unknown_command(arguments))
     resolved = table.resolve(arguments) or command
-    if first in _CLUSTER_ONLY:
-        return Answer(CLUSTER_DISABLED)
+    if resolved is command and command.subcommands and len(arguments) > 1 and first != "client":
+        return Answer(unknown_subcommand(arguments))
     if not resolved.check_arity(len(arguments)):
         return Answer(wrong_arity(resolved.name))
+    if first in _CLUSTER_ONLY:
+        return Answer(CLUSTER_DISABLED)
     if first in _LOCAL:
         return AnswerLocally(first)
     if first == "command" or resolved.name == "config|get":
@@ -86,8 +98,8 @@ def _by_keys(command: Command, first: str, arguments: list[bytes]) -> Decision:
         return Answer(not_supported(command.name))
     try:
         keys = command.keys(arguments)
-    except KeysError as problem:
-        return Answer(error(str(problem)))
+    except KeysError:
+        return ForwardKeyless(command)  # no node runs it, and any of them says what is wrong with it
     if not keys:
         return Answer(not_supported(command.name))
     slot = int(key_slot(keys[0]))
@@ -131,12 +143,28 @@ def not_supported(name: str) -> bytes:
 
 def unknown_command(arguments: list[bytes]) -> bytes:
     """Redis's error for a command that is not in the table (server.c, 7.0)."""
-    shown = ""
+    shown = b""
     for argument in arguments[1:]:
         if len(shown) >= 128:
             break
-        shown += "'" + argument[: 128 - len(shown)].decode("utf-8", "surrogateescape") + "' "
-    name = arguments[0][:128].decode("utf-8", "surrogateescape")
-    text = f"ERR unknown command '{name}', with args beginning with: {shown}"
-    clean = text.replace("\r", " ").replace("\n", " ").encode("utf-8", "surrogateescape")
-    return b"-" + clean + b"\r\n"
+        shown += b"'" + _printed(argument, 128 - len(shown)) + b"' "
+    name = _printed(arguments[0], 128)
+    return error_of_bytes(b"ERR unknown command '" + name + b"', with args beginning with: " + shown)
+
+
+def unknown_subcommand(arguments: list[bytes]) -> bytes:
+    """Redis's error for a subcommand that its container does not have (server.c, 7.0)."""
+    container = arguments[0].upper()
+    return error_of_bytes(
+        b"ERR unknown subcommand '" + _printed(arguments[1], 128) + b"'. Try " + container + b" HELP."
+    )
+
+
+def error_of_bytes(text: bytes) -> bytes:
+    """An error that repeats what a client sent, byte for byte but for line ends, as Redis does."""
+    return b"-" + text.replace(b"\r", b" ").replace(b"\n", b" ") + b"\r\n"
+
+
+def _printed(argument: bytes, most: int) -> bytes:
+    """An argument as C's `%.*s` prints it: up to its first NUL."""
+    return argument[:most].partition(b"\0")[0]
