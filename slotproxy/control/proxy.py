@@ -134,17 +134,13 @@ class Proxy:
         plane = self.plane
         reactor = plane.reactor
         descriptor = reactor.fileno()
-        now = reactor.clock
         while True:
             with trio.CancelScope(deadline=reactor.next_due()) as self._sleep:
                 await trio.lowlevel.wait_readable(descriptor)
             self._sleep = None
-            until = now() + _STAY
             # Each wake-up through trio costs as much as ten requests: stay while there is work.
-            while plane.tick(_LINGER) > 0:
-                if now() > until:
-                    await trio.lowlevel.checkpoint()
-                    until = now() + _STAY
+            while plane.run_ticks(_LINGER, _STAY):
+                await trio.lowlevel.checkpoint()
 
     def _look_again(self) -> None:
         self._changed.set()
@@ -166,8 +162,7 @@ class Proxy:
     async def _load_table(self, connection: NodeConnection) -> None:
         try:
             version = await ask_version(connection)
-            self.plane.server_version = version
-            self.plane.table = await ask_commands(connection, version)
+            self.plane.use_table(await ask_commands(connection, version), version)
         except (ErrorReply, ValueError) as problem:
             _log.warning("the packaged command table is used: the node does not tell its own: %s", problem)
         self._table_loaded = True

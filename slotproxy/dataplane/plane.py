@@ -81,6 +81,16 @@ class Plane(TickListener):
         self.reactor.flush()
         return count
 
+    def run_ticks(self, linger: float, stay: float) -> bool:
+        """Ticks, each waiting `linger` seconds for input. True after `stay` seconds; False when nothing more came."""
+        if self.tick(linger) == 0:
+            return False
+        until: float = self.reactor.now + stay
+        while self.tick(linger) > 0:
+            if self.reactor.now > until:
+                return True
+        return False
+
     def after_input(self) -> None:
         """Clients that have room again go on with what they had already sent."""
         while self.resuming:
@@ -141,6 +151,14 @@ class Plane(TickListener):
         self.reactor.close()
 
     # Nodes
+
+    def use_table(self, table: CommandTable, server_version: str) -> None:
+        """Look commands up in the nodes' own table from now on; what was counted so far stays counted."""
+        calls = {command.name: int(command.calls) for command in self.table.commands()}
+        for command in table.commands():
+            command.calls += calls.get(command.name, 0)
+        self.table = table
+        self.server_version = server_version
 
     def attach(self, lane: Lane, transport: Transport, client_id: int, server_run: str) -> None:
         """Give a lane its connection."""
