@@ -80,7 +80,7 @@ def decide(table: CommandTable, arguments: list[bytes]) -> Decision:
     if command is None:
         return Answer(unknown_command(arguments))
     resolved = table.resolve(arguments) or command
-    if resolved is command and command.subcommands and len(arguments) > 1 and first != "client":
+    if _says_all_subcommands(resolved) and len(arguments) > 1 and first != "client":
         return Answer(unknown_subcommand(arguments))
     if not resolved.check_arity(len(arguments)):
         return Answer(wrong_arity(resolved.name))
@@ -93,6 +93,13 @@ def decide(table: CommandTable, arguments: list[bytes]) -> Decision:
     return _by_keys(resolved, first, arguments)
 
 
+def _says_all_subcommands(command: Command) -> bool:
+    """Whether it is a container and the server itself told what it contains (since 7.0)."""
+    for subcommand in command.subcommands.values():
+        return subcommand.info is not None
+    return False
+
+
 def _by_keys(command: Command, first: str, arguments: list[bytes]) -> Decision:
     if first in _NOT_FORWARDED or blocks(command, first, arguments):
         return Answer(not_supported(command.name))
@@ -101,6 +108,8 @@ def _by_keys(command: Command, first: str, arguments: list[bytes]) -> Decision:
     except KeysError:
         return ForwardKeyless(command)  # no node runs it, and any of them says what is wrong with it
     if not keys:
+        if command.subcommands and len(arguments) > 1:
+            return Answer(unknown_subcommand(arguments))
         return Answer(not_supported(command.name))
     slot = int(key_slot(keys[0]))
     several = False
