@@ -213,9 +213,7 @@ class AdminServer:
             return (HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"Internal Server Error: see the log\n"), []
 
     def _metrics(self, request: h11.Request) -> Answer:
-        accept = b",".join(value for name, value in request.headers if name == b"accept").decode(
-            "ascii", "ignore"
-        )
+        accept = b",".join(value for name, value in request.headers if name == b"accept").decode("ascii", "ignore")
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is none

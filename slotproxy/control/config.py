@@ -160,12 +160,6 @@ _GROUPS: Final = {
     "Redis's error for it, and its client is closed.",
     _OPERATION: "",
 }
-_USAGE: Final = "%(prog)s --cluster HOST:PORT[,HOST:PORT...] [flags]"
-_DESCRIPTION: Final = "Serve plain Redis clients from a Redis Cluster."
-_EPILOG: Final = (
-    "Each flag can also be given as the variable in brackets; the flag beats the variable. Repeatable flags "
-    "take several values separated by commas, too."
-)
 
 SETTINGS: Final = (
     Setting(_CLIENTS, "--listen", "ADDRESS", "127.0.0.1:6380", _listen,
@@ -231,7 +225,7 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {line} (try {self.prog} --help)\n")
 
 
-class _WideHelp(argparse.HelpFormatter):
+class _WideHelp(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         width = max(60, min(shutil.get_terminal_size().columns - 2, 110))
         super().__init__(prog, max_help_position=34, width=width)
@@ -239,7 +233,6 @@ class _WideHelp(argparse.HelpFormatter):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags to `parser`, grouped. Values stay texts: `from_arguments` reads them."""
-    parser.usage, parser.description, parser.epilog = _USAGE, _DESCRIPTION, _EPILOG
     groups: dict[str, argparse._ArgumentGroup] = {}
     for setting in SETTINGS:
         if setting.group not in groups:
@@ -264,9 +257,7 @@ def from_arguments(namespace: argparse.Namespace, environ: Mapping[str, str]) ->
     values = {setting.name: _value(setting, namespace, environ) for setting in SETTINGS}
     values["cluster_password"] = values.pop("cluster_password_file")
     if not values["cluster"]:
-        raise ConfigError(
-            "--cluster (or SLOTPROXY_CLUSTER) is missing: expected HOST:PORT of one node at least"
-        )
+        raise ConfigError("--cluster (or SLOTPROXY_CLUSTER) is missing: expected HOST:PORT of one node at least")
     if values["cluster_user"] is not None and values["cluster_password"] is None:
         raise ConfigError(
             f"--cluster-user {_quoted(values['cluster_user'])}: "

@@ -50,8 +50,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
 def log(logger: logging.Logger, level: int, event: str, /, exc_info: bool = False, **fields: object) -> None:
     """Log `event` with `fields`; their order is kept."""
     if logger.isEnabledFor(level):
-        # Handed over as an argument, a "%" in the event stays what it is.
-        logger.log(level, "%s", event, exc_info=exc_info, extra={"fields": fields}, stacklevel=2)
+        logger.log(level, event, exc_info=exc_info, extra={"fields": fields}, stacklevel=2)
 
 
 class _Handler(logging.StreamHandler[TextIO]):

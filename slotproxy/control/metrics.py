@@ -134,9 +134,7 @@ def _retries(sources: Sources) -> Histogram:
     # Only requests with a retry are counted one by one; all others finished with none.
     counters = sources.counters
     without = max(0, int(counters.requests) - sum(counters.retried))
-    return Histogram(
-        RETRY_BOUNDS, [counters.retried[0] + without, *counters.retried[1:]], int(counters.retries_sum)
-    )
+    return Histogram(RETRY_BOUNDS, [counters.retried[0] + without, *counters.retried[1:]], int(counters.retries_sum))
 
 
 def _build(sources: Sources) -> Samples:

@@ -9,9 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-_NUMBER: Final = re.compile(
-    r"[0-9]{1,18}"
-)  # ASCII digits only: int() takes any script's, signs and underscores
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")  # ASCII digits only: int() takes any script's, signs and underscores
 _SIZE: Final = re.compile(r"([0-9]{1,18})([KMG]?)", re.IGNORECASE)
 _SECONDS: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
 _SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}

@@ -146,6 +146,13 @@ def test_a_cluster_is_needed() -> None:
     assert complaint().startswith("--cluster (or SLOTPROXY_CLUSTER) is missing: ")
 
 
+@pytest.mark.parametrize("text", ["0", "65", "-1", "+1", "1_0", " 1", "٣", "1.0", "x", "9" * 5000])
+def test_numbers_that_are_none(text: str) -> None:
+    line = complaint(*NEEDED, f"--connections-per-node={text}")
+    assert line.endswith(": expected a whole number from 1 to 64")
+    assert len(line) < 250
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1", 1), ("64K", 65536), ("64k", 65536), ("16M", 16 << 20), ("1G", 1 << 30), ("0064K", 65536)],
@@ -168,9 +175,7 @@ def test_times(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["-1", "1e9", "nan", "inf", "5 s", "5d", ".5", "s", "25h"])
 def test_times_that_are_none(text: str) -> None:
-    assert complaint(*NEEDED, f"--park-timeout={text}").startswith(
-        f"--park-timeout: {text!r}: expected a time "
-    )
+    assert complaint(*NEEDED, f"--park-timeout={text}").startswith(f"--park-timeout: {text!r}: expected a time ")
 
 
 def test_a_refresh_interval_of_nothing_would_be_a_loop() -> None:
@@ -231,9 +236,7 @@ def test_the_password_comes_from_the_file_and_shows_nowhere(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"s3cret\nmore\n", b"s" * 70_000])
-def test_a_password_file_with_anything_else_is_refused_without_showing_it(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_a_password_file_with_anything_else_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "password"
     file.write_bytes(content)
     line = complaint(*NEEDED, "--cluster-password-file", str(file))
@@ -247,9 +250,7 @@ def test_a_password_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: 
 
 
 def test_a_user_needs_a_password_file() -> None:
-    assert complaint(*NEEDED, "--cluster-user", "joe").startswith(
-        "--cluster-user 'joe': expected --cluster-pass"
-    )
+    assert complaint(*NEEDED, "--cluster-user", "joe").startswith("--cluster-user 'joe': expected --cluster-pass")
 
 
 @pytest.mark.parametrize(

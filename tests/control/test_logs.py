@@ -62,9 +62,7 @@ def test_times_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_json_is_one_object_per_line_with_typed_fields() -> None:
     stream = logging_to_json()
-    LOGGER.warning(
-        "lost %d", 2, extra={"fields": {"node": "a b", "slots": [1, 2], "raw": b"\xff\n", "nan": 1e999}}
-    )
+    LOGGER.warning("lost %d", 2, extra={"fields": {"node": "a b", "slots": [1, 2], "raw": b"\xff\n", "nan": 1e999}})
     entry = json.loads(stream.getvalue())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry.pop("time"))
     assert entry == {
