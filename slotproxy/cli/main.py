@@ -4,7 +4,6 @@ Invariants: a wrong value is one line on stderr and exit status 2. What a comman
 sidecar's start-up time is what its imports cost.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,9 @@ A transparent proxy that lets applications which speak to one plain Redis run on
 Redirects (MOVED, ASK, TRYAGAIN) are absorbed; a live reshard shows no error to the client.
 """
 _EXAMPLES = """\
+Each flag can also be given as the variable in brackets; the flag beats the variable. Repeatable flags take several
+values separated by commas, too.
+
 examples:
   slotproxy --cluster 10.0.0.1:6379,10.0.0.2:6379          clients connect to 127.0.0.1:6380
   slotproxy --cluster redis:6379 --listen unix:/run/redis.sock --admin 0.0.0.0:9180
@@ -43,7 +45,6 @@ def _serve(words: list[str]) -> int:
         usage="slotproxy [serve] --cluster HOST:PORT[,HOST:PORT...] [options]\n       slotproxy demo [options]",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     number = version("slotproxy")
     parser.add_argument("--version", action="version", version=f"slotproxy {number} ({flavour()})")

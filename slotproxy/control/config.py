@@ -156,7 +156,7 @@ _GROUPS: Final = {
     _CLIENTS: "",
     _CLUSTER: "",
     _TIMES: "In seconds, or with a unit: 500ms, 30s, 5m, 1h.",
-    _LIMITS: "Sizes are in bytes, or with K, M or G (1024 each). A request that is larger than allowed gets "
+    _LIMITS: "Sizes are in bytes, or with K, M or G (1024 each). A request that is larger gets\n"
     "Redis's error for it, and its client is closed.",
     _OPERATION: "",
 }
