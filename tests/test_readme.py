@@ -33,7 +33,7 @@ def flags() -> str:
 def metrics() -> str:
     """The metrics as a Markdown table."""
     rows = [
-        (f"`{name}`", kind, ", ".join(labels) or "–", meaning) for name, kind, labels, meaning in metrics_table()
+        (f"`{name}`", kind, ", ".join(labels) or "-", meaning) for name, kind, labels, meaning in metrics_table()
     ]
     return _table(("metric", "type", "labels", "meaning"), rows)
 
