@@ -1,0 +1,296 @@
+"""A data plane between scripted clients and scripted nodes, with a clock that only a test moves.
+
+Duty: put a `Plane` and a `ScriptedCluster` together, be its control plane (dialling, refreshes and confirmations happen
+when the test says so, or at once), and run both until nothing moves any more. Everything goes through `Plane` and its
+`Control`; the few looks inside are the properties at the end of `Rig`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hiredis
+
+from slotproxy.cluster.topology import Topology
+from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.plane import Plane, PlaneLimits
+from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.transport import Transport
+from slotproxy.protocol.commands import CommandTable
+from slotproxy.protocol.redirects import Refusal
+from slotproxy.protocol.requests import RequestLimits
+from tests.scripted_node import ScriptedCluster, ScriptedNode, pack
+from tests.watched_socket import WatchedSocket, socket_pair
+
+TABLE = CommandTable.snapshot()
+
+
+class ManualClock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class ScriptedControl:
+    """The control plane: it notes what it is asked, and answers when told (`Rig`)."""
+
+    def __init__(self) -> None:
+        self.dials: list[Lane] = []
+        self.refreshes: list[str] = []
+        self.confirmations: list[tuple[Request, Node, Refusal, bytes]] = []
+
+    def dial_nowait(self, lane: Lane) -> None:
+        self.dials.append(lane)
+
+    def refresh_nowait(self, why: str) -> None:
+        self.refreshes.append(why)
+
+    def confirm_nowait(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
+        self.confirmations.append((request, node, refusal, reply))
+
+
+class ScriptedClient:
+    """A plain client. `replies` is what it got so far, decoded; errors are hiredis.ReplyError."""
+
+    def __init__(self, sock: socket.socket, proxy_end: WatchedSocket) -> None:
+        self.proxy_end = proxy_end
+        self.raw = b""
+        self.replies: list[Any] = []
+        self.closed = False  # by the proxy
+        self._unsent = b""
+        self._socket = sock
+        self._reader = hiredis.Reader()
+
+    def send(self, *words: bytes | str | int) -> None:
+        """One command; it travels with the next `pump`."""
+        self.send_bytes(pack(*words))
+
+    def send_bytes(self, data: bytes) -> None:
+        self._unsent += data
+        self.pump()
+
+    def pump(self) -> int:
+        """Send and receive what the sockets take and have; how many bytes moved."""
+        if self._socket.fileno() < 0:
+            return 0
+        moved = 0
+        if self._unsent:
+            try:
+                sent = self._socket.send(self._unsent)
+                self._unsent = self._unsent[sent:]
+                moved += sent
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._unsent = b""
+        return moved
+
+    def read(self) -> int:
+        """Take what has arrived; how many bytes."""
+        moved = 0
+        while self._socket.fileno() >= 0 and not self.closed:
+            try:
+                data = self._socket.recv(65_536)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self.closed = True
+                break
+            moved += len(data)
+            self.raw += data
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not False:
+                self.replies.append(reply)
+        return moved
+
+    def finish(self) -> None:
+        """Half-close: nothing more will be sent, replies are still read."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def vanish(self) -> None:
+        self._socket.close()
+
+    def errors(self) -> list[str]:
+        return [str(reply) for reply in self.replies if isinstance(reply, hiredis.ReplyError)]
+
+
+class Rig:
+    """`Rig(nodes)`: a connected plane. `close` at the end; the `make_rig` fixture does it."""
+
+    def __init__(
+        self,
+        nodes: int = 2,
+        *,
+        owning: int | None = None,
+        lanes: int = 1,
+        park_timeout: float = 30.0,
+        max_clients: int = 100,
+        max_in_flight: int = 1024,
+        max_output: int = 16_777_216,
+        table: CommandTable = TABLE,
+    ) -> None:
+        self.clock = ManualClock()
+        self.cluster = ScriptedCluster(nodes, owning)
+        self.control = ScriptedControl()
+        limits = PlaneLimits(RequestLimits(), max_clients, max_in_flight, max_output, park_timeout, lanes)
+        self.plane = Plane(self.control, limits, self.clock, "0.0.0")
+        self.plane.table = table
+        self.clients: list[ScriptedClient] = []
+        self.sockets: list[WatchedSocket] = []  # the proxy's ends
+        self.dialling = True  # whether `run` connects lanes by itself
+        self.reading = True  # whether clients read by themselves
+        self.plane.apply(self.cluster.nodes[0].topology(), 0)
+        self.connect()
+        self.run()
+
+    @property
+    def nodes(self) -> list[ScriptedNode]:
+        return self.cluster.nodes
+
+    def client(self, *, room: int | None = None) -> ScriptedClient:
+        """A client that has connected."""
+        watched, theirs = socket_pair()
+        client = ScriptedClient(theirs, watched)
+        watched.room = room
+        self.sockets.append(watched)
+        self.clients.append(client)
+        self.plane.accept(Transport(watched), f"client {len(self.clients)}")
+        return client
+
+    # The control plane
+
+    def connect(self) -> int:
+        """Connect every lane that asked for it, as the dialler does; how many."""
+        lanes, self.control.dials = self.control.dials, []
+        for lane in lanes:
+            self.connect_lane(lane)
+        return len(lanes)
+
+    def connect_lane(self, lane: Lane) -> None:
+        """Connect one lane, its lost predecessor killed first (the fence)."""
+        node = self.cluster.by_port(lane.node.info.port)
+        for link in node.links:
+            if lane.fence and link.id == lane.fence:
+                link.drop()
+        sock = node.connect()
+        self.sockets.append(sock)
+        self.plane.attach(lane, Transport(sock), node.last_id, node.name)
+
+    def refuse_dials(self, why: str = "connection refused") -> None:
+        """Every lane that asked is told that its node cannot be reached; it goes on asking."""
+        for lane in self.control.dials:
+            self.plane.unreachable(lane, why)
+
+    def refresh(self, node: ScriptedNode | None = None, topology: Topology | None = None) -> None:
+        """A refresh that starts and ends now, answered by `node` (the first one if None)."""
+        started = self.plane.router.slot_map.version
+        self.plane.apply(topology or (node or self.nodes[0]).topology(), started)
+        self.plane.refreshed()
+
+    def confirm(self, genuine: bool) -> None:
+        """Answer the oldest question about a script's refusal."""
+        request, node, refusal, reply = self.control.confirmations.pop(0)
+        self.plane.confirmed(request, node, refusal, reply, genuine)
+
+    # Time
+
+    def tick(self) -> int:
+        return self.plane.tick(0)
+
+    def _moved(self) -> int:
+        return sum(sock.moved for sock in self.sockets)
+
+    def run(self, limit: int = 10_000) -> None:
+        """Go on until nothing moves; no time passes."""
+        for _ in range(limit):
+            before = self._moved()
+            moved = 0
+            for client in self.clients:
+                moved += client.pump()
+            self.tick()
+            moved += self.cluster.serve()
+            if self.dialling:
+                moved += self.connect()
+            if self.reading:
+                for client in self.clients:
+                    moved += client.read()
+            if moved == 0 and self._moved() == before:
+                return
+        raise AssertionError("it does not come to rest")
+
+    def run_proxy(self, ticks: int = 3) -> None:
+        """Only the proxy runs: clients' bytes go to the nodes' sockets, and nothing is executed."""
+        for client in self.clients:
+            client.pump()
+        for _ in range(ticks):
+            self.tick()
+
+    def advance(self, seconds: float, step: float = 1.0) -> None:
+        """Let time pass, timer by timer (`step` seconds apart at most), running all that moves."""
+        end = self.clock.now + seconds
+        while True:
+            due = self.plane.reactor.next_due()
+            self.clock.now = max(self.clock.now, min(due, end, self.clock.now + step))
+            self.run()
+            if self.clock.now >= end and self.plane.reactor.next_due() > end:
+                return
+
+    # Looks inside
+
+    @property
+    def moved(self) -> int:
+        """MOVED replies counted, all nodes together."""
+        return sum(self.plane.counters.moved.values())
+
+    @property
+    def ask(self) -> int:
+        """ASK replies counted, all nodes together."""
+        return sum(self.plane.counters.ask.values())
+
+    def owner(self, slot: int) -> str:
+        """The name of the node that owns the slot in the proxy's map; "" for none."""
+        info = self.plane.router.slot_map.owners[slot]
+        return "" if info is None else self.cluster.by_id(info.id).name
+
+    def left_over(self) -> list[str]:
+        """State that a quiet plane must not have: flows, gates, parked requests, requests in flight."""
+        found = [f"gate of slot {slot}" for slot in self.plane.router.order.gates]
+        for client in self.plane.clients.values():
+            found += [f"flow of client {client.id}, slot {slot}" for slot in client.flows]
+            if client.flow_count:
+                found.append(f"client {client.id} counts {client.flow_count} flows")
+            if client.queue.size:
+                found.append(f"client {client.id} waits for {client.queue.size} replies")
+        if self.plane.parked():
+            found.append(f"{self.plane.parked()} parked")
+        if self.plane.in_flight():
+            found.append(f"{self.plane.in_flight()} in flight")
+        return found
+
+    def close(self) -> None:
+        self.plane.close()
+        for node in self.nodes:
+            node.drop_links()
+        for client in self.clients:
+            client.vanish()
+        for sock in self.sockets:
+            sock.close()
+
+
+@contextmanager
+def rig_of(nodes: int = 2, **settings: Any) -> Iterator[Rig]:
+    """A rig for as long as the block lasts."""
+    rig = Rig(nodes, **settings)
+    try:
+        yield rig
+    finally:
+        rig.close()

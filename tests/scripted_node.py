@@ -1,0 +1,566 @@
+"""Scripted Redis Cluster nodes for tests of the data plane: synchronous, in this process, without real time.
+
+Duty: say about slots, word by word, what a server says (7.0.15, or 6.2.14): MOVED, ASK, TRYAGAIN, CLUSTERDOWN,
+CROSSSLOT, LOADING, ASKING for one command. `tests/test_scripted_node.py` plays one playbook to it and to real servers.
+
+Each connection is one end of a socket pair; the other end is what `ScriptedNode.connect` returns. Nothing happens by
+itself: a connection reads (`receive`), executes one command (`execute`) and sends (`send`) when it is told to, so a
+test chooses every interleaving; `serve` does all three for all connections until nothing is left.
+
+Invariants: every node has its own view of who owns a slot, which only CLUSTER SETSLOT (and `ScriptedCluster`) changes;
+`executed` holds exactly what ran and changed or read data, in the order in which it ran.
+Only strings, no MULTI, no replicas, no expiry.
+"""
+
+from __future__ import annotations
+
+import binascii
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import hiredis
+
+from slotproxy.cluster.topology import NodeInfo, Topology
+from tests.watched_socket import WatchedSocket, socket_pair
+
+SLOTS: Final = 16384
+OK: Final = b"+OK\r\n"
+HOST: Final = "127.0.0.1"
+
+
+def slot_of(key: bytes) -> int:
+    """The key's hash slot, as the specification writes it down; deliberately not the proxy's."""
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return binascii.crc_hqx(key, 0) % SLOTS
+
+
+def pack(*words: bytes | str | int) -> bytes:
+    """A command as a client sends it."""
+    encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)
+
+
+def bulk(value: bytes | None) -> bytes:
+    return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def array(frames: list[bytes]) -> bytes:
+    return b"*%d\r\n" % len(frames) + b"".join(frames)
+
+
+def error(text: str) -> bytes:
+    return b"-" + text.encode() + b"\r\n"
+
+
+class Executed(NamedTuple):
+    """One command that ran. `connection` is the CLIENT ID of the connection it came on."""
+
+    connection: int
+    words: tuple[bytes, ...]
+    reply: bytes
+
+
+class Rule:
+    """What a test told a node to do with the next `times` commands called `name`."""
+
+    def __init__(self, name: str, times: int, reply: bytes | None, runs: bool, drop: bool) -> None:
+        self.name = name.upper().encode()
+        self.times = times
+        self.reply = reply
+        self.runs = runs
+        self.drop = drop
+
+
+class NodeLink:
+    """The node's end of one connection. `id` is what CLIENT ID says."""
+
+    def __init__(self, node: ScriptedNode, sock: socket.socket, id: int) -> None:
+        self.node = node
+        self.id = id
+        self.inbox: deque[list[bytes]] = deque()  # received, not executed
+        self.outbox = b""  # executed, not sent
+        self.received: list[list[bytes]] = []  # every command that came in, ASKING and refused ones too
+        self.closed = False
+        self._socket = sock
+        self._reader = hiredis.Reader()
+        self._asking = False
+
+    def receive(self) -> int:
+        """Take what has arrived. Returns how many commands are complete that were not before."""
+        count = 0
+        while not self.closed:
+            try:
+                data = self._socket.recv(65_536)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self.drop()
+                break
+            self._reader.feed(data)
+            while (words := self._reader.gets()) is not False:
+                assert isinstance(words, list), words
+                self.inbox.append(words)
+                self.received.append(words)
+                count += 1
+        return count
+
+    def execute(self) -> None:
+        """Run the oldest command that was received; its reply goes to `outbox`."""
+        words = self.inbox.popleft()
+        asking, self._asking = self._asking, False
+        if words[0].upper() == b"ASKING":
+            self._asking = True
+        rule = self.node.rule_for(words)
+        if rule is not None and rule.drop and not rule.runs:
+            self.drop()
+            return
+        if rule is None:
+            self.outbox += self.node.run(self, words, asking)
+            return
+        reply = self.node.run(self, words, asking) if rule.runs else b""
+        if rule.drop:
+            self.drop()
+            return
+        self.outbox += reply if rule.reply is None else rule.reply
+
+    def send(self, size: int | None = None) -> int:
+        """Send up to `size` bytes of what is in `outbox`; how many were sent."""
+        if self.closed or not self.outbox:
+            return 0
+        try:
+            sent = self._socket.send(self.outbox if size is None else self.outbox[:size])
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.drop()
+            return 0
+        self.outbox = self.outbox[sent:]
+        return sent
+
+    def say(self, data: bytes) -> None:
+        """Send bytes that nobody asked for, behind what is in `outbox`."""
+        self.outbox += data
+        self.send()
+
+    def drop(self) -> None:
+        """Close. What was received and not executed never runs; what is in `outbox` is lost."""
+        if not self.closed:
+            self.closed = True
+            self.inbox.clear()
+            self.outbox = b""
+            self._socket.close()
+
+
+class ScriptedNode:
+    """One primary. `keys` is its data; `migrating` and `importing` map slots to the other node."""
+
+    def __init__(self, cluster: ScriptedCluster, name: str, port: int) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.id = (name.encode().hex() + "0" * 40)[:40]
+        self.port = port
+        self.keys: dict[bytes, bytes] = {}
+        self.owners: dict[int, ScriptedNode | None] = {}  # where its view differs from the cluster's first layout
+        self.migrating: dict[int, ScriptedNode] = {}
+        self.importing: dict[int, ScriptedNode] = {}
+        self.down = False  # cluster state: fail
+        self.loading = False
+        self.holding = False  # `serve` executes and keeps the replies
+        self.stopped = False  # `serve` does nothing: a silent node
+        self.links: list[NodeLink] = []
+        self.executed: list[Executed] = []
+        self._rules: list[Rule] = []
+        self._last_id = 0
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    # Connections
+
+    def connect(self) -> WatchedSocket:
+        """A new connection; returns the client's end."""
+        theirs, ours = socket_pair()
+        self._last_id += 1
+        self.links.append(NodeLink(self, ours, self._last_id))
+        return theirs
+
+    @property
+    def last_id(self) -> int:
+        """CLIENT ID of the newest connection."""
+        return self._last_id
+
+    def open_links(self) -> list[NodeLink]:
+        return [link for link in self.links if not link.closed]
+
+    def received(self) -> list[list[bytes]]:
+        """Every command that came in, connection by connection."""
+        return [words for link in self.links for words in link.received]
+
+    def serve(self) -> int:
+        """Receive, execute and send as far as possible; returns how many commands and bytes moved."""
+        if self.stopped:
+            return 0
+        moved = 0
+        for link in self.links:
+            moved += link.receive()
+            while link.inbox:
+                link.execute()
+                moved += 1
+            if not self.holding:
+                moved += link.send()
+        return moved
+
+    def drop_links(self) -> None:
+        for link in self.links:
+            link.drop()
+
+    # Scripting
+
+    def answer(self, name: str, reply: bytes, times: int = 1, runs: bool = False) -> None:
+        """Answer the next `times` commands called `name` with `reply`; they run first only if `runs`."""
+        self._rules.append(Rule(name, times, reply, runs, drop=False))
+
+    def drop_at(self, name: str, runs: bool, times: int = 1) -> None:
+        """Close the connection at the next command called `name`, before or after it ran."""
+        self._rules.append(Rule(name, times, None, runs, drop=True))
+
+    def rule_for(self, words: list[bytes]) -> Rule | None:
+        for rule in self._rules:
+            if rule.name == words[0].upper():
+                rule.times -= 1
+                if rule.times == 0:
+                    self._rules.remove(rule)
+                return rule
+        return None
+
+    # What a server does
+
+    def owner(self, slot: int) -> ScriptedNode | None:
+        """Who owns `slot`, in this node's opinion."""
+        return self.owners[slot] if slot in self.owners else self.cluster.layout(slot)
+
+    def run(self, link: NodeLink, words: list[bytes], asking: bool) -> bytes:
+        """Execute one command as a server does; returns its reply."""
+        name = words[0].upper()
+        if name == b"ASKING":
+            return OK
+        if name == b"CLUSTER":
+            return self._cluster([word.decode() for word in words])
+        if name == b"MIGRATE":
+            return self._migrate(words)
+        if name == b"CLIENT" and words[1].upper() == b"ID":
+            return b":%d\r\n" % link.id
+        if name not in _COMMANDS:
+            return error(f"ERR unknown command '{words[0].decode()}', with args beginning with: ")
+        keys_of, body = _COMMANDS[name]
+        keys = keys_of(words)
+        if keys and (refusal := self._refusal(keys, asking)):
+            return refusal
+        if self.loading:
+            return error("LOADING Redis is loading the dataset in memory")
+        reply = body(self.keys, words)
+        self.executed.append(Executed(link.id, tuple(words), reply))
+        return reply
+
+    def _refusal(self, keys: list[bytes], asking: bool) -> bytes:
+        """cluster.c, getNodeByQuery; empty when the command may run here."""
+        slot = slot_of(keys[0])
+        owner = self.owner(slot)
+        if owner is None:
+            return error("CLUSTERDOWN Hash slot not served")
+        if any(slot_of(key) != slot for key in keys):
+            return error("CROSSSLOT Keys in request don't hash to the same slot")
+        if self.down:
+            return error("CLUSTERDOWN The cluster is down")
+        several = len(set(keys)) > 1
+        missing = [key for key in keys if key not in self.keys]
+        if owner is self and slot in self.migrating and missing:
+            if len(missing) < len(keys) and not self.cluster.before_7:
+                return error("TRYAGAIN Multiple keys request during rehashing of slot")
+            return error(f"ASK {slot} {self.migrating[slot].address}")
+        if owner is not self and slot in self.importing and asking:
+            if several and missing:
+                return error("TRYAGAIN Multiple keys request during rehashing of slot")
+            return b""
+        return b"" if owner is self else error(f"MOVED {slot} {owner.address}")
+
+    def _cluster(self, words: list[str]) -> bytes:
+        if words[1].upper() == "GETKEYSINSLOT":
+            found = [key for key in self.keys if slot_of(key) == int(words[2])]
+            return array([bulk(key) for key in found[: int(words[3])]])
+        assert words[1].upper() == "SETSLOT", words
+        slot, what = int(words[2]), words[3].upper()
+        if what == "STABLE":
+            self.migrating.pop(slot, None)
+            self.importing.pop(slot, None)
+            return OK
+        other = self.cluster.by_id(words[4])
+        if what == "MIGRATING":
+            if self.owner(slot) is not self:
+                return error(f"ERR I'm not the owner of hash slot {slot}")
+            self.migrating[slot] = other
+        elif what == "IMPORTING":
+            if self.owner(slot) is self:
+                return error(f"ERR I'm already the owner of hash slot {slot}")
+            self.importing[slot] = other
+        else:
+            holds = any(slot_of(key) == slot for key in self.keys)
+            if self.owner(slot) is self and other is not self and holds:
+                return error(
+                    f"ERR Can't assign hashslot {slot} to a different node while I still hold keys for this hash slot."
+                )
+            if not holds:
+                self.migrating.pop(slot, None)
+            if other is self:
+                self.importing.pop(slot, None)
+            self.owners[slot] = other
+        return OK
+
+    def _migrate(self, words: list[bytes]) -> bytes:
+        """MIGRATE host port "" 0 timeout KEYS key ...; the target takes keys only of slots it owns or imports."""
+        target = self.cluster.by_port(int(words[2]))
+        keys = [key for key in words[7:] if key in self.keys]
+        for key in keys:
+            assert target.owner(slot_of(key)) is target or slot_of(key) in target.importing
+            target.keys[key] = self.keys.pop(key)
+        return OK if keys else b"+NOKEY\r\n"
+
+    def topology(self) -> Topology:
+        """What this node says about the cluster, decoded."""
+        owners = [self.owner(slot) for slot in range(SLOTS)]
+        ranges: list[tuple[int, int, str]] = []
+        first = 0
+        for slot in range(1, SLOTS + 1):
+            if slot == SLOTS or owners[slot] is not owners[first]:
+                owner = owners[first]
+                if owner is not None:
+                    ranges.append((first, slot - 1, owner.id))
+                first = slot
+        infos = {node.id: node.info() for node in self.cluster.nodes}
+        migrating = {slot: target.id for slot, target in self.migrating.items()}
+        return Topology(infos, ranges, migrating, self.address)
+
+    def info(self) -> NodeInfo:
+        return NodeInfo(self.id, HOST, self.port, True, False, frozenset({(HOST, self.port)}))
+
+
+class ScriptedCluster:
+    """Nodes named A, B, C, …; the first `owning` of them share the slots in equal, consecutive ranges."""
+
+    def __init__(self, count: int = 2, owning: int | None = None) -> None:
+        self.before_7 = False  # Redis 6.2: a migrating source that has some of the keys says ASK, not TRYAGAIN
+        self.nodes = [ScriptedNode(self, chr(ord("A") + index), 7001 + index) for index in range(count)]
+        self._owning = count if owning is None else owning
+
+    def layout(self, slot: int) -> ScriptedNode:
+        """Who owned `slot` at first."""
+        return self.nodes[slot * self._owning // SLOTS]
+
+    def by_id(self, id: str) -> ScriptedNode:
+        return next(node for node in self.nodes if node.id == id)
+
+    def by_port(self, port: int) -> ScriptedNode:
+        return next(node for node in self.nodes if node.port == port)
+
+    def serve(self) -> int:
+        return sum(node.serve() for node in self.nodes)
+
+    def executed(self) -> list[Executed]:
+        """Node by node."""
+        return [entry for node in self.nodes for entry in node.executed]
+
+    def value(self, key: bytes) -> bytes | None:
+        """The key's value wherever it is; it is at most at one node."""
+        found = [node.keys[key] for node in self.nodes if key in node.keys]
+        assert len(found) < 2, f"{key!r} is at several nodes"
+        return found[0] if found else None
+
+    def own(self, slot: int, owner: ScriptedNode | None) -> None:
+        """All nodes agree at once."""
+        for node in self.nodes:
+            node.owners[slot] = owner
+            node.migrating.pop(slot, None)
+            node.importing.pop(slot, None)
+
+    def migration(self, slot: int, source: ScriptedNode, target: ScriptedNode) -> ScriptedMigration:
+        """Begin to move a slot: IMPORTING at the target, MIGRATING at the source."""
+        migration = ScriptedMigration(self, slot, source, target)
+        migration.open()
+        return migration
+
+
+class ScriptedMigration:
+    """One slot on its way, step by step."""
+
+    def __init__(self, cluster: ScriptedCluster, slot: int, source: ScriptedNode, target: ScriptedNode) -> None:
+        self.slot = slot
+        self.source = source
+        self.target = target
+        self._cluster = cluster
+
+    def open(self) -> None:
+        self.target.importing[self.slot] = self.source
+        self.source.migrating[self.slot] = self.target
+
+    def move(self, *keys: bytes) -> None:
+        """Move these keys, or all that the source has."""
+        for key in keys or [key for key in self.source.keys if slot_of(key) == self.slot]:
+            if key in self.source.keys:
+                self.target.keys[key] = self.source.keys.pop(key)
+
+    def left(self) -> list[bytes]:
+        """Keys still at the source."""
+        return [key for key in self.source.keys if slot_of(key) == self.slot]
+
+    def finish_source(self) -> None:
+        """SETSLOT NODE at the source, which must be empty."""
+        assert not self.left()
+        self.source.owners[self.slot] = self.target
+        self.source.migrating.pop(self.slot, None)
+
+    def finish_target(self) -> None:
+        """SETSLOT NODE at the target."""
+        self.target.owners[self.slot] = self.target
+        self.target.importing.pop(self.slot, None)
+
+    def finish_others(self) -> None:
+        for node in self._cluster.nodes:
+            if node is not self.source and node is not self.target:
+                node.owners[self.slot] = self.target
+
+    def finish(self, source_first: bool = False) -> None:
+        """Move what is left and make the target the owner everywhere."""
+        self.move()
+        ends = [self.finish_target, self.finish_source]
+        for end in reversed(ends) if source_first else ends:
+            end()
+        self.finish_others()
+
+
+# Commands: which keys, and what they do to the data.
+
+_Data = dict[bytes, bytes]
+_Body = Callable[[_Data, list[bytes]], bytes]
+
+
+def _one(words: list[bytes]) -> list[bytes]:
+    return words[1:2]
+
+
+def _all(words: list[bytes]) -> list[bytes]:
+    return words[1:]
+
+
+def _pairs(words: list[bytes]) -> list[bytes]:
+    return words[1::2]
+
+
+def _counted(words: list[bytes]) -> list[bytes]:
+    return words[3 : 3 + int(words[2])]
+
+
+def _none(words: list[bytes]) -> list[bytes]:
+    return []
+
+
+def _get(data: _Data, words: list[bytes]) -> bytes:
+    return bulk(data.get(words[1]))
+
+
+def _set(data: _Data, words: list[bytes]) -> bytes:
+    data[words[1]] = words[2]
+    return OK
+
+
+def _incr(data: _Data, words: list[bytes]) -> bytes:
+    try:
+        value = int(data.get(words[1], b"0")) + 1
+    except ValueError:
+        return error("ERR value is not an integer or out of range")
+    data[words[1]] = b"%d" % value
+    return b":%d\r\n" % value
+
+
+def _append(data: _Data, words: list[bytes]) -> bytes:
+    data[words[1]] = data.get(words[1], b"") + words[2]
+    return b":%d\r\n" % len(data[words[1]])
+
+
+def _mget(data: _Data, words: list[bytes]) -> bytes:
+    return array([bulk(data.get(key)) for key in words[1:]])
+
+
+def _mset(data: _Data, words: list[bytes]) -> bytes:
+    data.update(zip(words[1::2], words[2::2], strict=True))
+    return OK
+
+
+def _del(data: _Data, words: list[bytes]) -> bytes:
+    return b":%d\r\n" % sum(data.pop(key, None) is not None for key in words[1:])
+
+
+def _exists(data: _Data, words: list[bytes]) -> bytes:
+    return b":%d\r\n" % sum(key in data for key in words[1:])
+
+
+def _rename(data: _Data, words: list[bytes]) -> bytes:
+    if words[1] not in data:
+        return error("ERR no such key")
+    data[words[2]] = data.pop(words[1])
+    return OK
+
+
+def _eval(data: _Data, words: list[bytes]) -> bytes:
+    """One script is known: `SCRIPT`."""
+    assert words[1].decode() == SCRIPT
+    reply = b"$-1\r\n"
+    for key in _counted(words):
+        reply = _incr(data, [b"INCR", key])
+    arguments = words[3 + int(words[2]) :]
+    return error(arguments[0].decode()) if arguments else reply
+
+
+def _command(data: _Data, words: list[bytes]) -> bytes:
+    return b":2\r\n"
+
+
+SCRIPT: Final = (
+    "local n = false for _, key in ipairs(KEYS) do n = redis.call('incr', key) end"
+    " if ARGV[1] then return redis.error_reply(ARGV[1]) end return n"
+)
+"""Counts its keys up, then answers with its first argument as an error if there is one."""
+
+_COMMANDS: Final[dict[bytes, tuple[Callable[[list[bytes]], list[bytes]], _Body]]] = {
+    b"GET": (_one, _get),
+    b"SET": (_one, _set),
+    b"INCR": (_one, _incr),
+    b"APPEND": (_one, _append),
+    b"MGET": (_all, _mget),
+    b"MSET": (_pairs, _mset),
+    b"DEL": (_all, _del),
+    b"UNLINK": (_all, _del),
+    b"EXISTS": (_all, _exists),
+    b"TOUCH": (_all, _exists),
+    b"RENAME": (_all, _rename),
+    b"EVAL": (_counted, _eval),
+    b"COMMAND": (_none, _command),
+}
+
+
+def decode(data: bytes) -> list[Any]:
+    """Frames as hiredis decodes them; error replies as hiredis.ReplyError."""
+    reader = hiredis.Reader()
+    reader.feed(data)
+    out = []
+    while (reply := reader.gets()) is not False:
+        out.append(reply)
+    return out
