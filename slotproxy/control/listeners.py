@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
+from typing import Any
 
 import trio
 
@@ -22,25 +23,31 @@ from slotproxy.dataplane.transport import Transport
 _log = logging.getLogger("slotproxy.clients")
 
 _BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
+_BATCH = 64  # connections accepted in one turn: under load a turn comes only every few milliseconds
 _PAUSE = 0.1  # seconds without accepting when descriptors are used up
 
 
-async def listen(endpoint: Endpoint) -> trio.socket.SocketType:
+async def listen(endpoint: Endpoint) -> socket.socket:
     """A listening socket. Raises ConfigError, which says what is in the way."""
     try:
         if isinstance(endpoint, UnixEndpoint):
             _remove_stale(endpoint.path)
-            sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            address: object = endpoint.path
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            address: Any = endpoint.path
         else:
             found = await trio.socket.getaddrinfo(
                 endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             family, kind, protocol, _, address = found[0]
-            sock = trio.socket.socket(family, kind, protocol)
+            sock = socket.socket(family, kind, protocol)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        await sock.bind(address)
-        sock.listen(_BACKLOG)
+        try:
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        sock.setblocking(False)
         return sock
     except OSError as problem:
         raise ConfigError(
@@ -62,9 +69,7 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
 
 
-async def serve_listeners(
-    listeners: Sequence[trio.socket.SocketType], plane: Plane, accepting: trio.CancelScope
-) -> None:
+async def serve_listeners(listeners: Sequence[socket.socket], plane: Plane, accepting: trio.CancelScope) -> None:
     """Accept on all listeners until `accepting` is cancelled, then close them."""
     with accepting:
         async with trio.open_nursery() as nursery:
@@ -72,13 +77,22 @@ async def serve_listeners(
                 nursery.start_soon(_serve_listener, listener, plane)
 
 
-async def _serve_listener(listener: trio.socket.SocketType, plane: Plane) -> None:
-    unix = listener.family == socket.AF_UNIX
+async def _serve_listener(listener: socket.socket, plane: Plane) -> None:
     with listener, contextlib.ExitStack() as cleanup:
-        if unix:
+        if listener.family == socket.AF_UNIX:
             cleanup.callback(_unlink, listener.getsockname())
         while True:
-            await _accept_one(listener, plane, unix)
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                for _ in range(_BATCH):
+                    _accept_one(listener, plane)
+            except BlockingIOError:
+                continue
+            except OSError as problem:
+                if problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                _log.warning("cannot accept: %s; raise the limit of open files", problem.strerror)
+                await trio.sleep(_PAUSE)
 
 
 def _unlink(path: str) -> None:
@@ -86,19 +100,15 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
-async def _accept_one(listener: trio.socket.SocketType, plane: Plane, unix: bool) -> None:
+def _accept_one(listener: socket.socket, plane: Plane) -> None:
     try:
-        accepted, address = await listener.accept()
+        sock, address = listener.accept()
     except OSError as problem:
-        if problem.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            _log.warning("cannot accept: %s; raise the limit of open files", problem.strerror)
-            await trio.sleep(_PAUSE)
-            return
-        if problem.errno in (errno.ECONNABORTED, errno.EPERM, errno.EPROTO):
-            return
+        if problem.errno in (errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR):
+            return  # that client has gone already
         raise
-    sock = socket.socket(accepted.family, accepted.type, fileno=accepted.detach())
     sock.setblocking(False)
+    unix = listener.family == socket.AF_UNIX
     if not unix:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -319,7 +319,8 @@ class Router:
         territory = self.territory
         nodes = list(territory.nodes.values())
         changed = self.slot_map.apply(topology, started)
-        self._gather(set(changed), nodes)
+        if changed:
+            self._gather(set(changed), nodes)
         readdressed = territory.renew()
         self._owners_changed(changed)
         self._rehome(nodes)
