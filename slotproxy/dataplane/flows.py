@@ -39,6 +39,7 @@ class Flow(Timer):
         self.barrier: Request | None = None  # outstanding, and nothing newer may be sent before it has answered
         self.probing: bool = False  # the oldest goes alone until one was accepted
         self.probe: Request | None = None
+        self.proof: Request | None = None  # outstanding; when the owner accepts it, the owner is proven
         self.held: bool = False  # waits for a refresh of the map
         self.lane: Lane | None = None  # waits for this lane to be connected
         self.delay: float = 0.0  # the last backoff, seconds
@@ -63,6 +64,8 @@ class Gate(Timer):
         self.flows: dict[Flow, None] = {}
         self.migrating_at: float = 0.0  # when an ASK or TRYAGAIN was last seen; 0.0: none since the owner changed
         self.refusing: bool = False  # the owner refuses every command; one probe at a time
+        self.unproven: bool = False  # the owner is new and has not accepted a command yet
+        self.changed_at: float = 0.0  # when the owner changed; 0.0: long ago
         self.probe: Flow | None = None
         self.delay: float = 0.0
         self._order: Final = order
@@ -73,4 +76,4 @@ class Gate(Timer):
 
     def quiet(self) -> bool:
         """Whether commands may be sent without waiting for one another."""
-        return not self.refusing and self.migrating_at == 0.0
+        return not self.refusing and not self.unproven and self.migrating_at == 0.0 and self.changed_at == 0.0

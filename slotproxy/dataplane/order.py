@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
 MIGRATION_MEMORY: Final = 60.0  # seconds after its last ASK or TRYAGAIN that a slot counts as migrating
+SETTLING: Final = 1.0  # seconds after a change of its owner that a slot is watched
 _BACKOFF_FIRST: Final = 0.001
 _BACKOFF_MOST: Final = 0.1
 _REFUSED_FIRST: Final = 0.02
@@ -115,6 +116,8 @@ class Order:
             flow.barrier = None
         if flow.probe is request:
             flow.probe = None
+        if flow.proof is request:
+            flow.proof = None
 
     def yield_probe(self, flow: Flow) -> None:
         """The flow's probe of a refusing slot was lost: another flow may try."""
@@ -202,12 +205,28 @@ class Order:
             self.close_if_idle(gate)
 
     def owner_changed(self, gate: Gate) -> None:
-        """The slot has another owner; what is in flight at the old one is in flows already."""
+        """The slot has another owner; what is in flight at the old one is in flows already.
+
+        Each client has one command in flight until the new owner has accepted one (whoever named it may be ahead of it,
+        when the source is finalised first), and for a while after: a slot that is moved back could bounce the head of a
+        burst and run its tail.
+        """
+        gate.unproven = True
+        gate.changed_at = self._reactor.now
+        for flow in gate.flows:
+            flow.proof = None
+        self._sweep_soon()
         gate.migrating_at = 0.0
         gate.refusing = False
         gate.probe = None
         gate.delay = 0.0
         gate.due = 0.0
+        self._pump_all(gate)
+        self.close_if_idle(gate)
+
+    def prove(self, gate: Gate) -> None:
+        """The owner has accepted a command that was sent to it as the owner."""
+        gate.unproven = False
         self._pump_all(gate)
         self.close_if_idle(gate)
 
@@ -227,7 +246,7 @@ class Order:
     # Time
 
     def sweep(self) -> None:
-        """Fail what has waited too long; forget migrations that have been quiet for a minute."""
+        """Fail what has waited too long; forget what happened to slots long enough ago."""
         now = self._reactor.now
         for flow in list(self.parked):
             expired = False
@@ -236,17 +255,21 @@ class Order:
                 self._router.expire(flow.waiting.popleft(), flow)
             if expired:
                 self._router.pump(flow)
-        migrating = False
+        unsettled = False
         for gate in list(self.gates.values()):
-            if gate.migrating_at == 0.0:
+            if gate.changed_at > 0.0 and now - gate.changed_at >= SETTLING:
+                gate.changed_at = 0.0
+            elif gate.migrating_at > 0.0 and now - gate.migrating_at >= MIGRATION_MEMORY:
+                gate.migrating_at = 0.0
+            else:
+                unsettled = unsettled or gate.changed_at > 0.0 or gate.migrating_at > 0.0
                 continue
-            if now - gate.migrating_at < MIGRATION_MEMORY:
-                migrating = True
-                continue
-            gate.migrating_at = 0.0
-            self._pump_all(gate)
-            self.close_if_idle(gate)
-        if self.parked or migrating:
+            if gate.quiet():
+                self._pump_all(gate)
+                self.close_if_idle(gate)
+            else:
+                unsettled = True
+        if self.parked or unsettled:
             self._sweep_soon()
 
     def _sweep_soon(self) -> None:

@@ -135,6 +135,8 @@ class Router:
             request.asked = None
             lane.enqueue_asking(request)
         else:
+            if gate is not None and gate.unproven:
+                flow.proof = request
             lane.enqueue(request)
         return True
 
@@ -176,6 +178,7 @@ class Router:
             self.finish(request, reply)
             return
         probed = flow.probe is request
+        proved = flow.proof is request
         self.order.returned(request, flow)
         if probed:
             flow.probing = False
@@ -183,6 +186,10 @@ class Router:
             gate = self.order.gates.get(flow.slot)
             if gate is not None and gate.refusing and gate.probe is flow:
                 self.order.release(gate)
+        if proved:
+            gate = self.order.gates.get(flow.slot)
+            if gate is not None:
+                self.order.prove(gate)
         self.finish(request, reply)
         self._advance(flow)
 

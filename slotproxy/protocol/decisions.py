@@ -64,6 +64,7 @@ class AnswerLocally(Decision):
 _LOCAL: Final = frozenset(["ping", "echo", "quit", "select", "hello", "auth", "client", "info"])
 #: What a web browser's request looks like when a page sends it here: what follows would run as inline commands.
 _NOT_REDIS: Final = frozenset([b"post", b"host:"])
+_OPTION_WIDTH: Final = {b"GROUP": 3, b"COUNT": 2}  # of XREAD and XREADGROUP, the option's name included
 _CLUSTER_ONLY: Final = frozenset(["cluster", "asking", "readonly", "readwrite"])
 #: Commands with keys that hold state on the connection or work behind the cluster's back.
 _NOT_FORWARDED: Final = frozenset(["watch", "ssubscribe", "sunsubscribe", "migrate", "restore-asking"])
@@ -131,12 +132,14 @@ def blocks(command: Command, first: str, arguments: list[bytes]) -> bool:
         return False
     if first not in ("xread", "xreadgroup"):
         return True
-    for argument in arguments[1:]:
-        option = argument.upper()
+    position = 1  # as the server reads the options: a group may be called STREAMS
+    while position < len(arguments):
+        option = arguments[position].upper()
         if option == b"STREAMS":
             return False
         if option == b"BLOCK":
             return True
+        position += _OPTION_WIDTH.get(option, 1)
     return False
 
 

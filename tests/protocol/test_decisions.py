@@ -1,0 +1,145 @@
+"""Where a command goes, as a value: the packaged command table, no server."""
+
+from __future__ import annotations
+
+import pytest
+
+from slotproxy.protocol.commands import CommandTable
+from slotproxy.protocol.decisions import (
+    CROSSSLOT,
+    Answer,
+    AnswerLocally,
+    Decision,
+    Forward,
+    ForwardKeyless,
+    Hangup,
+    SplitUp,
+    decide,
+)
+from slotproxy.protocol.requests import arguments_of
+from slotproxy.protocol.slots import key_slot
+
+TABLE = CommandTable.snapshot()
+SLOT = int(key_slot(b"{t}"))
+
+
+def decided(line: str) -> Decision:
+    return decide(TABLE, line.encode().split(b" "))
+
+
+def answer(line: str) -> str:
+    decision = decided(line)
+    assert isinstance(decision, Answer), decision
+    return decision.frame.decode()
+
+
+@pytest.mark.parametrize(
+    ("line", "barrier"),
+    [
+        ("GET {t}a", False),
+        ("get {t}a", False),
+        ("MGET {t}a {t}a", False),
+        ("MGET {t}a {t}b", True),
+        ("MSET {t}a 1 {t}b 2", True),
+        ("RENAME {t}a {t}b", True),
+        ("SINTERSTORE {t}d {t}a {t}b", True),
+        ("EVAL script x {t}a", None),
+        ("EVAL script 1 {t}a", True),
+        ("EVALSHA abc 1 {t}a", True),
+        ("FCALL f 1 {t}a", True),
+        ("XREAD COUNT 1 STREAMS {t}a 0", False),
+        ("XREADGROUP GROUP BLOCK c STREAMS {t}a >", False),
+        ("OBJECT ENCODING {t}a", False),
+        ("SPUBLISH {t}a message", False),
+        ("SORT {t}a STORE {t}b", True),
+    ],
+)
+def test_keys_of_one_slot_go_to_its_owner_and_several_are_a_barrier(line: str, barrier: bool | None) -> None:
+    decision = decided(line)
+    if barrier is None:
+        # a key count that is no number: any node says what is wrong with it
+        assert isinstance(decision, ForwardKeyless)
+        return
+    assert isinstance(decision, Forward)
+    assert (decision.slot, decision.barrier) == (SLOT, barrier)
+
+
+@pytest.mark.parametrize("name", ["MGET", "DEL", "UNLINK", "EXISTS", "TOUCH"])
+def test_commands_over_several_slots_are_cut_per_slot(name: str) -> None:
+    decision = decided(f"{name} {{t}}a other {{t}}b")
+    assert isinstance(decision, SplitUp)
+    assert [arguments_of(part.raw)[1:] for part in decision.parts] == [[b"{t}a", b"{t}b"], [b"other"]]
+
+
+def test_mset_over_several_slots_keeps_keys_and_values_together() -> None:
+    decision = decided("MSET {t}a 1 other 2")
+    assert isinstance(decision, SplitUp)
+    assert [arguments_of(part.raw)[1:] for part in decision.parts] == [[b"{t}a", b"1"], [b"other", b"2"]]
+    assert "wrong number of arguments for 'mset'" in answer("MSET {t}a 1 other")
+
+
+@pytest.mark.parametrize(
+    "line", ["RENAME a b", "MSETNX a 1 b 2", "SINTER a b", "EVAL script 2 a b", "SDIFFSTORE a b c", "PFCOUNT a b"]
+)
+def test_what_cannot_be_cut_is_refused_without_asking_a_node(line: str) -> None:
+    assert answer(line).encode() == CROSSSLOT
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "BLPOP {t}a 0",
+        "BLMOVE {t}a {t}b LEFT LEFT 0",
+        "XREAD BLOCK 0 STREAMS {t}a $",
+        "XREAD COUNT 5 block 0 STREAMS {t}a $",
+        "XREADGROUP GROUP STREAMS c BLOCK 0 STREAMS {t}a >",
+        "XREADGROUP GROUP g STREAMS BLOCK 0 STREAMS {t}a >",
+        "WATCH {t}a",
+        "MULTI",
+        "SUBSCRIBE c",
+        "SSUBSCRIBE {t}c",
+        "MIGRATE 127.0.0.1 7000 {t}a 0 1000",
+        "KEYS *",
+        "MONITOR",
+        "CONFIG SET maxmemory 1",
+        "WAIT 0 0",
+    ],
+)
+def test_what_holds_state_or_waits_on_a_connection_is_not_sent_on_a_shared_one(line: str) -> None:
+    assert answer(line).endswith("is not supported yet\r\n")
+
+
+@pytest.mark.parametrize("name", ["PING", "echo x", "QUIT", "SELECT 0", "HELLO 2", "AUTH x", "CLIENT ID", "INFO"])
+def test_what_the_proxy_knows_itself_it_answers_itself(name: str) -> None:
+    decision = decided(name)
+    assert isinstance(decision, AnswerLocally)
+    assert decision.name == name.split(" ")[0].lower()
+
+
+@pytest.mark.parametrize("line", ["CLUSTER SLOTS", "ASKING", "READONLY", "READWRITE"])
+def test_the_cluster_is_not_to_be_seen(line: str) -> None:
+    assert answer(line) == "-ERR This instance has cluster support disabled\r\n"
+
+
+@pytest.mark.parametrize("line", ["COMMAND", "COMMAND COUNT", "COMMAND GETKEYS GET a", "CONFIG GET save"])
+def test_what_any_node_can_tell_goes_to_the_clients_own(line: str) -> None:
+    assert isinstance(decided(line), ForwardKeyless)
+
+
+def test_errors_that_need_no_node_read_as_redis_says_them() -> None:
+    assert answer("GET") == "-ERR wrong number of arguments for 'get' command\r\n"
+    assert answer("ECHO") == "-ERR wrong number of arguments for 'echo' command\r\n"
+    assert answer("NOPE a b") == "-ERR unknown command 'NOPE', with args beginning with: 'a' 'b' \r\n"
+    assert answer("CONFIG NOPE") == "-ERR unknown subcommand 'NOPE'. Try CONFIG HELP.\r\n"
+    assert answer("XGROUP NOPE {t}a") == "-ERR unknown subcommand 'NOPE'. Try XGROUP HELP.\r\n"
+
+
+def test_a_long_unknown_command_is_shown_in_part_and_breaks_no_frame() -> None:
+    decision = decide(TABLE, [b"x\r\ny" * 100, b"a" * 200, b"b" * 200])
+    assert isinstance(decision, Answer)
+    assert decision.frame.count(b"\r\n") == 1 and len(decision.frame) < 400
+
+
+def test_a_browser_is_hung_up_on() -> None:
+    assert isinstance(decided("POST / HTTP/1.1"), Hangup)
+    assert isinstance(decided("Host: localhost"), Hangup)
