@@ -74,6 +74,8 @@ class Router:
             if node is not None and (flow is None or _settled(flow, node)):
                 lane = node.lanes[client.lane]
                 if lane.ready:
+                    if flow is not None:
+                        flow.passed = True
                     lane.enqueue(request)
                     return
         if flow is None:
@@ -141,14 +143,14 @@ class Router:
         return True
 
     def _target(self, request: Request) -> Node | None:
-        if request.asked_at is not None:
-            # The node was not known when the ASK came; a refresh has been made since, or has failed.
-            host, port = request.asked_at
-            request.asked_at = None
-            request.asked = self.territory.find(host, port)
-        if request.asked is not None and request.asked.left:
+        asked = request.asked
+        if asked is not None:
+            # An ASK is good for this time only. Had the slot moved there, back and off again while the request waited
+            # its turn, the node would take it though the key is elsewhere: ask the owner again.
+            if request.asked_at == self._reactor.now and not asked.left:
+                return asked
             request.asked = None
-        return request.asked if request.asked is not None else self.territory.owner(request.slot)
+        return self.territory.owner(request.slot)
 
     # What comes back
 
@@ -224,6 +226,9 @@ class Router:
         flow = request.flow
         if flow is None:
             flow = self.order.adopt(request, node)
+            flow.passed = True
+        if flow.passed:
+            flow.passed = False
             self.order.adopt_in_flight(slot)
         gate = self.order.open_gate(slot)
         gate.flows[flow] = None
@@ -269,10 +274,9 @@ class Router:
         if refusal == Refusal.ASK:
             self.order.note_migration(gate)
             request.asked = target
+            request.asked_at = self._reactor.now
         if target is None:
-            # Dialled only when a refresh says that there is such a node.
-            if refusal == Refusal.ASK and host is not None:
-                request.asked_at = (host, redirect.port)
+            # Dialled only when a refresh says that there is such a node; then the request goes to the owner again.
             self._hold_for_refresh(flow)
         tried = request.tried
         if tried is None:
