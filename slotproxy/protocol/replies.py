@@ -89,6 +89,8 @@ class ReplyScanner:
         missing: i64 = self._missing
         if missing == 0:
             if pos >= size:
+                if size >= PIECE:
+                    self._forget()
                 return False
             self.start = pos
             self.kind = buffer[pos]
@@ -144,6 +146,11 @@ class ReplyScanner:
             self._cursor = pos
         self.end = pos
         return True
+
+    def _forget(self) -> None:
+        """Let go of a large buffer of which nothing is left: the connection may be idle from now on."""
+        self.buffer = b""
+        self.size = self.start = self.end = self._cursor = 0
 
     def _scan_rare(self, kind: i64, pos: i64) -> tuple[i64, i64]:
         """The other types: `(change of the missing frames, position behind)`; position -1: incomplete."""

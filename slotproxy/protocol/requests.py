@@ -167,6 +167,8 @@ class RequestScanner:
             return False
         while self._cursor == self.end and self._seen == 0:  # at a request's first byte
             if self._cursor >= self.size:
+                if self.size >= PIECE:
+                    self._forget()
                 return False
             self.start = self.end
             if self.buffer[self._cursor] != 0x2A:  # '*'
@@ -180,6 +182,11 @@ class RequestScanner:
                 if self.argc <= 0:  # an empty request is no request: Redis skips it without an answer
                     self.end = self._cursor
         return self._scan_arguments()
+
+    def _forget(self) -> None:
+        """Let go of a large buffer of which nothing is left: the connection may be idle from now on."""
+        self.buffer = b""
+        self.size = self.start = self.end = self._cursor = 0
 
     def _scan_count(self) -> bool:
         count, after = read_length(self.buffer, self._cursor + 1, self.size)
