@@ -47,7 +47,7 @@ class Request:
         self.flow: Flow | None = None
         self.asking: bool = False  # sent behind an ASKING whose +OK is still to come
         self.asked: Node | None = None  # an ASK named this node, for the next sending only
-        self.asked_at: tuple[str, int] | None = None  # the same, while the node is not known yet
+        self.asked_at: float = 0.0  # in the tick of this time
         self.tried: list[Node] | None = None  # nodes that redirected it since it last backed off
         self.retries: i64 = 0
 
