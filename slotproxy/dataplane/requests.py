@@ -96,7 +96,7 @@ class RequestQueue:
         if self.size == 0:
             self._items.clear()
             self._head = 0
-        elif self._head >= 512 and self._head * 2 >= len(self._items):
+        elif self._head >= 32 and self._head * 2 >= len(self._items):  # what is kept can be large
             del self._items[: self._head]
             self._head = 0
 
