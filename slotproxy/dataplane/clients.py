@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _RECEIVE: Final = 16_384
 _RECEIVE_LARGE: Final = 1_048_576
+_LARGE_IN_FLIGHT: Final = 16  # while a large request comes in, no more than these may be in flight before it
 _ANSWERED: Final = Command("", 0, frozenset(), [], None, None)  # stands in the queue for what no node was asked
 
 
@@ -59,7 +60,12 @@ class Client(Stream):
         transport = self.transport
         if transport is None:
             return
-        size: i64 = _RECEIVE if self._scanner.buffered() < _RECEIVE else _RECEIVE_LARGE
+        size: i64 = _RECEIVE
+        if self._scanner.buffered() >= _RECEIVE:
+            if self.queue.size >= _LARGE_IN_FLIGHT:
+                self.pause()
+                return
+            size = _RECEIVE_LARGE
         data = transport.receive(int(size))
         if data is None:
             return
@@ -156,7 +162,10 @@ class Client(Stream):
             self.watch(False)
 
     def _may_resume(self) -> bool:
-        return self.queue.size * 2 <= self._max_in_flight and self.unsent() * 2 <= self._max_output
+        most: i64 = self._max_in_flight
+        if most > _LARGE_IN_FLIGHT and self._scanner.buffered() >= _RECEIVE:
+            most = _LARGE_IN_FLIGHT
+        return self.queue.size * 2 <= most and self.unsent() * 2 <= self._max_output
 
     def resume(self) -> None:
         """Read again, if there is room; what is buffered already comes first."""
