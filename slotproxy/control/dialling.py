@@ -11,6 +11,7 @@ Best effort where ACLs deny CLIENT ID, CLIENT KILL or INFO: said once per lane i
 
 import logging
 import random
+from collections.abc import Mapping
 
 import trio
 
@@ -28,15 +29,22 @@ _BACKOFF_MOST = 2.0
 
 
 async def open_lane(
-    lane: Lane, plane: Plane, credentials: Credentials, address_map: AddressMap, connect_timeout: float
+    lane: Lane,
+    plane: Plane,
+    identities: Mapping[str, Credentials],
+    address_map: AddressMap,
+    connect_timeout: float,
 ) -> None:
-    """Connect `lane`, however long it takes; returns when it is attached or its node has left."""
+    """Connect `lane`, however long it takes; returns when it is attached or its node has left.
+
+    `identities` has the credentials that the lane's key names.
+    """
     backoff = _BACKOFF_FIRST
     while not lane.retired:
         address = address_map.apply((lane.node.info.host, lane.node.info.port))
         try:
             with trio.fail_after(connect_timeout):
-                connection = await connect(address, credentials)
+                connection = await connect(address, identities[lane.key.identity])
                 client_id, server_run = await _greet(connection, lane)
         except (NodeUnavailable, trio.TooSlowError) as problem:
             why = str(problem) if isinstance(problem, NodeUnavailable) else f"no answer within {connect_timeout:g} s"

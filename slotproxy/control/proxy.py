@@ -103,7 +103,12 @@ class Proxy:
     def dial_nowait(self, lane: Lane) -> None:
         """Connect a lane."""
         self._nursery.start_soon(
-            open_lane, lane, self.plane, self._credentials, self._config.address_map, self._config.connect_timeout
+            open_lane,
+            lane,
+            self.plane,
+            {"": self._credentials},
+            self._config.address_map,
+            self._config.connect_timeout,
         )
 
     def refresh_nowait(self, why: str) -> None:

@@ -42,7 +42,7 @@ class Client(Stream):
         self.id: Final = id
         self.address: Final = address
         self.name: bytes = b""
-        self.lane: i64 = id % plane.lanes_per_node
+        self.lane: i64 = plane.router.territory.lane_of(id)
         self.flows: dict[i64, Flow] = {}
         self.flow_count: i64 = 0
         self.queue: RequestQueue = RequestQueue()

@@ -30,13 +30,21 @@ _RECEIVE: Final = 32_768  # 128 KiB and more make malloc map and unmap memory at
 _RECEIVE_LARGE: Final = 1_048_576
 
 
+class LaneKey:
+    """What a connection speaks and as whom. Clients that differ in either never share a connection."""
+
+    def __init__(self, protocol: int, identity: str) -> None:
+        self.protocol: Final = protocol  # RESP version
+        self.identity: Final = identity  # names the credentials that the dialler logs in with; "": the proxy's own
+
+
 class Lane(Stream):
     """One multiplexed connection. `ready` while requests may be enqueued."""
 
-    def __init__(self, reactor: Reactor, router: "Router", counters: Counters, node: "Node", index: int) -> None:
+    def __init__(self, reactor: Reactor, router: "Router", counters: Counters, node: "Node", key: LaneKey) -> None:
         super().__init__(reactor)
         self.node: Final = node
-        self.index: Final = index
+        self.key: Final = key
         self.ready: bool = False
         self.retired: bool = False  # the node has left: no new requests, closed when the FIFO is empty
         self.dialling: bool = False
@@ -174,13 +182,15 @@ class Lane(Stream):
 
 
 class Node:
-    """A node of the cluster and its lanes. One client always uses the same one of them."""
+    """A node of the cluster and its lanes, one for each of `keys`. One client always uses the same one of them."""
 
-    def __init__(self, reactor: Reactor, router: "Router", counters: Counters, info: NodeInfo, lanes: int) -> None:
+    def __init__(
+        self, reactor: Reactor, router: "Router", counters: Counters, info: NodeInfo, keys: list[LaneKey]
+    ) -> None:
         self.info: NodeInfo = info
         self.left: bool = False  # the cluster has no such node any more
         self.unreachable: bool = False  # no lane is connected and connecting one has failed
-        self.lanes: list[Lane] = [Lane(reactor, router, counters, self, index) for index in range(lanes)]
+        self.lanes: list[Lane] = [Lane(reactor, router, counters, self, key) for key in keys]
 
     @property
     def name(self) -> str:

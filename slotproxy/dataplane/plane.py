@@ -57,7 +57,6 @@ class Plane(TickListener):
         self.reactor: Final = Reactor(clock)
         self.table: CommandTable = CommandTable.snapshot()
         self.request_limits: Final = limits.request
-        self.lanes_per_node: Final = limits.lanes_per_node
         self.max_in_flight: i64 = limits.max_in_flight
         self.max_output: i64 = limits.max_output
         self.router: Final = Router(

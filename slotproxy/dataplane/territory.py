@@ -14,7 +14,7 @@ from mypy_extensions import i64
 
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.dataplane.counters import Counters
-from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.lanes import Lane, LaneKey, Node
 from slotproxy.dataplane.reactor import Reactor
 from slotproxy.protocol.slots import SLOTS
 
@@ -42,12 +42,17 @@ class Territory:
         self._reactor: Final = reactor
         self._counters: Final = counters
         self._dialler: Final = dialler
-        self._lanes: Final = lanes
+        # Lane number -> what it speaks and as whom; the same at every node, so that a client needs one number only.
+        self._keys: Final = [LaneKey(2, "")] * lanes
         self._router: Router | None = None
 
     def serve(self, router: "Router") -> None:
         """Tell the territory whose lanes report to whom; once, before anything else."""
         self._router = router
+
+    def lane_of(self, client_id: int) -> int:
+        """The number of the lane that a client uses at every node."""
+        return client_id % len(self._keys)
 
     def keyless_slot(self, client_id: int) -> int:
         """The pseudo slot by which a client's commands without keys are routed."""
@@ -69,7 +74,7 @@ class Territory:
 
     def _add(self, id: str) -> Node:
         assert self._router is not None
-        node = Node(self._reactor, self._router, self._counters, self.slot_map.nodes[id], self._lanes)
+        node = Node(self._reactor, self._router, self._counters, self.slot_map.nodes[id], self._keys)
         self.nodes[id] = node
         return node
 
