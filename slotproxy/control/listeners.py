@@ -7,6 +7,7 @@ Duty: bind what was asked for, accept, and hand each connected socket to the dat
 import contextlib
 import errno
 import logging
+import math
 import os
 import socket
 import stat
@@ -24,6 +25,7 @@ _log = logging.getLogger("slotproxy.clients")
 
 _BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
 _BATCH = 64  # connections accepted in one turn: under load a turn comes only every few milliseconds
+_COMPLAIN = 10.0  # seconds between two words about it
 _PAUSE = 0.1  # seconds without accepting when descriptors are used up
 
 
@@ -81,6 +83,7 @@ async def _serve_listener(listener: socket.socket, plane: Plane) -> None:
     with listener, contextlib.ExitStack() as cleanup:
         if listener.family == socket.AF_UNIX:
             cleanup.callback(_unlink, listener.getsockname())
+        complained = -math.inf
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
@@ -91,7 +94,9 @@ async def _serve_listener(listener: socket.socket, plane: Plane) -> None:
             except OSError as problem:
                 if problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
-                _log.warning("cannot accept: %s; raise the limit of open files", problem.strerror)
+                if trio.current_time() - complained > _COMPLAIN:
+                    complained = trio.current_time()
+                    _log.warning("cannot accept: %s; raise the limit of open files", problem.strerror)
                 await trio.sleep(_PAUSE)
 
 

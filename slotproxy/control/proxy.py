@@ -22,6 +22,7 @@ from slotproxy.control.admin import serve_admin
 from slotproxy.control.config import Config
 from slotproxy.control.confirming import is_genuine
 from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
+from slotproxy.control.descriptors import room_for_clients
 from slotproxy.control.dialling import open_lane
 from slotproxy.control.listeners import listen, serve_listeners
 from slotproxy.control.querying import ask_commands, ask_topology, ask_version
@@ -50,9 +51,16 @@ class Proxy:
         self._table_loaded = False
         self._nursery: trio.Nursery
         self._sleep: trio.CancelScope | None = None
+        max_clients = room_for_clients(config.max_clients)
+        if max_clients < config.max_clients:
+            _log.warning(
+                "the limit of open files leaves room for %d clients (--max-clients %d); raise it: ulimit -n",
+                max_clients,
+                config.max_clients,
+            )
         limits = PlaneLimits(
             config.request_limits(),
-            config.max_clients,
+            max_clients,
             config.max_in_flight,
             config.max_output,
             config.park_timeout,
