@@ -1,14 +1,15 @@
-"""Whether what a client saw can be true: its commands and replies, held against a Redis that runs them in order.
+"""Whether what a client saw can be true: held against a Redis that runs its commands in order.
 
-A `History` belongs to one client and to keys that nobody else writes. `violations` runs the commands one after the
-other on a model; each reply must be the model's. A command whose outcome is in doubt may have run, once, at its place
-in the order, or not at all: the model then goes on with both possibilities, and every later reply narrows them down.
+A `History` belongs to one client and to keys that nobody else writes. `violations` runs the commands one after
+the other on a model; each reply must be the model's. A command whose outcome is in doubt may have run, once, at
+its place in the order, or not at all: the model then goes on with both possibilities, and every later reply
+narrows them down.
 
 So a swap, a loss and a doubling all show as a reply (or, when the nodes are read at the end, a value) that no
 possibility gives. Keys that no command joins are checked apart, or the possibilities would multiply.
 
-Invariants: it never calls a possible history wrong; it knows only the commands below and refuses all others; it looks
-at replies alone, never at what the proxy says about itself.
+Invariants: it never calls a possible history wrong; it knows only the commands below and refuses all others; it
+looks at replies alone, never at what the proxy says about itself.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ State = dict[str, "bytes | frozenset[str]"]
 Kind = Literal["ahead", "behind", "wrong", "error"]
 
 IN_DOUBT_TEXT: Final = "ERR slotproxy: in doubt:"
-# A read that was lost with its connection and may not be repeated: it changed nothing, so it counts as in doubt.
+# A read that was lost with its connection and may not be repeated: it changed nothing, and counts as in doubt.
 UNREAD_TEXT: Final = "ERR slotproxy: no answer:"
 
 
@@ -53,8 +54,8 @@ class Event:
 
 @dataclass(frozen=True)
 class Violation:
-    """`ahead`: INCR gave more than possible (something ran twice, or overtook); `behind`: less (it was lost, or was
-    overtaken); `error`: an error reply that a single Redis would not give; `wrong`: any other reply."""
+    """`ahead`: INCR gave more than possible (something ran twice, or overtook); `behind`: less (something was
+    lost, or overtaken); `error`: an error reply that a single Redis would not give; `wrong`: any other reply."""
 
     kind: Kind
     place: int

@@ -29,8 +29,9 @@ from tests.integration.load import (
 )
 
 CLIENTS = 20
+WINDOW = 400
 MOVES_PER_SECOND = 20.0
-SECONDS = max(2.5, LONGER)
+SECONDS = max(2.0, LONGER)
 
 
 async def redirects(proxy: ProxyProcess) -> tuple[int, int]:
@@ -108,8 +109,8 @@ async def test_streams_keep_their_order_while_their_slot_moves(
     moves = int(SECONDS * MOVES_PER_SECOND)
     with trio.fail_after(60 + 3 * LONGER):
         async with running(streams, front.connect):
-            await answered(streams, 1)
-            await shuttle(cluster, rides, moves, per_second=MOVES_PER_SECOND)
+            await leave(cluster, rides, streams)
+            await shuttle(cluster, rides, moves, first=1, per_second=MOVES_PER_SECOND)
             await answered(streams, 1)
         await check_against_nodes(cluster, streams)
     assert min(stream.most_in_flight for stream in streams) > 200
@@ -122,8 +123,19 @@ async def streams_in_two_slots(cluster: EmbeddedCluster, kind: str) -> tuple[lis
     here, there, _ = cluster.nodes
     tags = await tags_of(cluster, here, 2)
     names = list(tags)
-    streams = [Stream(f"s{n}", KINDS[kind](f"s{n}", names[n % 2]), window=400) for n in range(CLIENTS)]
+    streams = [Stream(f"s{n}", KINDS[kind](f"s{n}", names[n % 2]), window=WINDOW) for n in range(CLIENTS)]
     return streams, [Ride(slot, here, there) for slot in tags.values()]
+
+
+async def leave(cluster: EmbeddedCluster, rides: list[Ride], streams: list[Stream]) -> None:
+    """Move the slots for the first time, and wait until everything that was in flight then has been answered.
+
+    That the slot comes back while a window of commands from before is still on its way is what the ordering
+    contract excludes. Once the proxy knows that a slot moves, it needs no such rest.
+    """
+    await answered(streams, 1)
+    await shuttle(cluster, rides, 1)
+    await answered(streams, WINDOW)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,10 +147,10 @@ async def test_streams_keep_their_order_while_connections_to_nodes_are_killed(
     moves = int(SECONDS * MOVES_PER_SECOND)
     with trio.fail_after(60 + 3 * LONGER):
         async with running(streams, front.connect):
-            await answered(streams, 1)
+            await leave(cluster, rides, streams)
             async with trio.open_nursery() as killing:
                 killing.start_soon(kill_lanes, cluster.nodes[:2])
-                await shuttle(cluster, rides, moves, per_second=MOVES_PER_SECOND)
+                await shuttle(cluster, rides, moves, first=1, per_second=MOVES_PER_SECOND)
                 killing.cancel_scope.cancel()
             await answered(streams, 1)
         await check_against_nodes(cluster, streams)
