@@ -53,6 +53,7 @@ class Wire:
 
     async def discard(self, size: int) -> None:
         """Read that many bytes and forget them."""
+        size -= len(await self.read(min(size, len(self.received))))
         while size > 0:
             data = await self.socket.recv(min(1 << 18, size))
             if not data:
