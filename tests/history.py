@@ -116,9 +116,7 @@ class History:
         if found:
             first = found[0].place
             start = max(0, first - 5)
-            near = [
-                f"    {start + index} {event}" for index, event in enumerate(self.events[start : first + 4])
-            ]
+            near = [f"    {start + index} {event}" for index, event in enumerate(self.events[start : first + 4])]
             raise AssertionError("\n".join([f"{self.name}:", *map(str, found), *near]))
 
 

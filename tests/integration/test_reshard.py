@@ -48,9 +48,7 @@ def no_doubt(streams: list[Stream]) -> bool:
     return all(stream.history.in_doubt == 0 for stream in streams)
 
 
-async def test_twenty_clients_do_not_notice_that_slots_move(
-    cluster: EmbeddedCluster, proxy: ProxyFactory
-) -> None:
+async def test_twenty_clients_do_not_notice_that_slots_move(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
     front = await proxy()
     rides = []
     tags: list[str] = []
