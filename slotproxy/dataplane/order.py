@@ -111,6 +111,8 @@ class Order:
     def returned(self, request: Request, flow: Flow) -> None:
         """A request of the flow is no longer outstanding."""
         flow.outstanding -= 1
+        if flow.outstanding == 0:
+            flow.wary = False
         request.flow = None
         if flow.barrier is request:
             flow.barrier = None
@@ -215,6 +217,7 @@ class Order:
         gate.changed_at = self._reactor.now
         for flow in gate.flows:
             flow.proof = None
+            flow.wary = flow.outstanding > 0
         self._sweep_soon()
         gate.migrating_at = 0.0
         gate.refusing = False

@@ -102,7 +102,7 @@ class Router:
         gate = self.order.gates.get(flow.slot)
         if gate is not None:
             gate.flows[flow] = None
-        if flow.outstanding > 0 and (flow.probing or (gate is not None and not gate.quiet())):
+        if flow.outstanding > 0 and (flow.probing or flow.wary or (gate is not None and not gate.quiet())):
             return False
         if gate is not None and gate.refusing:
             if gate.due > 0.0 or (gate.probe is not None and gate.probe is not flow):
@@ -128,6 +128,7 @@ class Router:
         flow.node = node
         flow.lane = None
         flow.outstanding += 1
+        flow.wary = gate is not None and not gate.quiet()
         request.flow = flow
         if request.barrier:
             flow.barrier = request
@@ -423,6 +424,7 @@ def _settled(flow: Flow, node: Node) -> bool:
         not flow.waiting
         and not flow.bounced
         and not flow.probing
+        and not flow.wary
         and flow.barrier is None
         and (flow.outstanding == 0 or flow.node is node)
     )
