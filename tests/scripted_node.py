@@ -87,6 +87,7 @@ class NodeLink:
         self.outbox = b""  # executed, not sent
         self.received: list[list[bytes]] = []  # every command that came in, ASKING and refused ones too
         self.closed = False
+        self._ended = False  # the other side has closed; what it sent before still runs
         self._socket = sock
         self._reader = hiredis.Reader()
         self._asking = False
@@ -94,7 +95,7 @@ class NodeLink:
     def receive(self) -> int:
         """Take what has arrived. Returns how many commands are complete that were not before."""
         count = 0
-        while not self.closed:
+        while not self.closed and not self._ended:
             try:
                 data = self._socket.recv(65_536)
             except BlockingIOError:
@@ -102,7 +103,8 @@ class NodeLink:
             except OSError:
                 data = b""
             if not data:
-                self.drop()
+                self._ended = True
+                self._end()
                 break
             self._reader.feed(data)
             while (words := self._reader.gets()) is not False:
@@ -114,7 +116,14 @@ class NodeLink:
 
     def execute(self) -> None:
         """Run the oldest command that was received; its reply goes to `outbox`."""
-        words = self.inbox.popleft()
+        self._run(self.inbox.popleft())
+        self._end()
+
+    def _end(self) -> None:
+        if self._ended and not self.inbox:
+            self.drop()
+
+    def _run(self, words: list[bytes]) -> None:
         asking, self._asking = self._asking, False
         if words[0].upper() == b"ASKING":
             self._asking = True
@@ -232,6 +241,9 @@ class ScriptedNode:
     def drop_at(self, name: str, runs: bool, times: int = 1) -> None:
         """Close the connection at the next command called `name`, before or after it ran."""
         self._rules.append(Rule(name, times, None, runs, drop=True))
+
+    def forget_rules(self) -> None:
+        self._rules.clear()
 
     def rule_for(self, words: list[bytes]) -> Rule | None:
         for rule in self._rules:
@@ -405,6 +417,7 @@ class ScriptedMigration:
         self.slot = slot
         self.source = source
         self.target = target
+        self.returns = False  # for the test's own notes: the target has had the slot before
         self._cluster = cluster
 
     def open(self) -> None:
@@ -554,6 +567,11 @@ _COMMANDS: Final[dict[bytes, tuple[Callable[[list[bytes]], list[bytes]], _Body]]
     b"EVAL": (_counted, _eval),
     b"COMMAND": (_none, _command),
 }
+
+
+def run_on(data: dict[bytes, bytes], words: list[bytes]) -> bytes:
+    """What a lone server holding `data` answers."""
+    return _COMMANDS[words[0].upper()][1](data, words)
 
 
 def decode(data: bytes) -> list[Any]:

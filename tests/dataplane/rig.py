@@ -261,9 +261,31 @@ class Rig:
         info = self.plane.router.slot_map.owners[slot]
         return "" if info is None else self.cluster.by_id(info.id).name
 
+    def in_flight(self, slot: int) -> bool:
+        """Whether commands of `slot` are on their way, wherever."""
+        lanes = [lane for node in self.plane.router.territory.nodes.values() for lane in node.lanes]
+        return any(request.slot == slot for lane in lanes for request in lane.fifo.all())
+
+    def streams_to(self, node: ScriptedNode, slot: int | None = None) -> bool:
+        """Whether commands (of `slot`) are on their way to `node` that do not wait for one another's replies."""
+        router = self.plane.router
+        for entry in router.territory.nodes.values():
+            if entry.info.id != node.id:
+                continue
+            for request in [request for lane in entry.lanes for request in lane.fifo.all()]:
+                gate = router.order.gates.get(request.slot)
+                alone = request.flow is not None and request.flow.outstanding == 1 and not request.flow.bounced
+                if slot in (None, request.slot) and (gate is None or gate.quiet() or not alone):
+                    return True
+        return False
+
     def left_over(self) -> list[str]:
         """State that a quiet plane must not have: flows, gates, parked requests, requests in flight."""
-        found = [f"gate of slot {slot}" for slot in self.plane.router.order.gates]
+        found = [
+            f"gate of slot {slot}: refusing {gate.refusing}, flows {len(gate.flows)}"
+            for slot, gate in self.plane.router.order.gates.items()
+            if not gate.unproven or gate.flows or gate.refusing  # the next command proves the new owner
+        ]
         for client in self.plane.clients.values():
             found += [f"flow of client {client.id}, slot {slot}" for slot in client.flows]
             if client.flow_count:
