@@ -49,6 +49,8 @@ _LONGEST_SUBCOMMAND: Final = 64
 _SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
 # Flags that servers before 7.0 act on, or that describe their behaviour, but do not report.
 _FLAGS_SINCE_7: Final = frozenset({"no_multi", "blocking", "no_mandatory_keys", "allow_busy"})
+# A command that may wait, or that speaks for another node, is not sent without a look at it.
+_NEVER_PLAIN: Final = frozenset({"blocking", "asking"})
 # Built-in commands of 6.2 that 7.0 no longer has; any other unknown name there is a module's (or renamed).
 _GONE_IN_7: Final = frozenset({"stralgo", "host:", "post"})
 
@@ -295,6 +297,7 @@ def _classify(command: Command) -> None:
         and not command.subcommands
         and not command.not_key_routed
         and not command.keys_need_server
+        and command.flags.isdisjoint(_NEVER_PLAIN)
         and not -2 < command.arity < 2  # the key may be missing
     )
 
