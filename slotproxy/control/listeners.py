@@ -53,8 +53,22 @@ async def listen(endpoint: Endpoint) -> socket.socket:
         return sock
     except OSError as problem:
         raise ConfigError(
-            f"--listen {endpoint}: cannot listen there: {problem.strerror}; choose a free address of this machine"
+            f"--listen {endpoint}: cannot listen there: {problem.strerror or problem};"
+            " choose a free address of this machine"
         ) from problem
+
+
+async def listen_all(endpoints: Sequence[Endpoint]) -> list[socket.socket]:
+    """A listening socket for each. Raises ConfigError, and then none of them is left behind."""
+    opened: list[socket.socket] = []
+    try:
+        for endpoint in endpoints:
+            opened.append(await listen(endpoint))
+    except BaseException:
+        for listener in opened:
+            _close(listener)
+        raise
+    return opened
 
 
 def _remove_stale(path: str) -> None:
@@ -80,9 +94,8 @@ async def serve_listeners(listeners: Sequence[socket.socket], plane: Plane, acce
 
 
 async def _serve_listener(listener: socket.socket, plane: Plane) -> None:
-    with listener, contextlib.ExitStack() as cleanup:
-        if listener.family == socket.AF_UNIX:
-            cleanup.callback(_unlink, listener.getsockname())
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(_close, listener)
         complained = -math.inf
         while True:
             await trio.lowlevel.wait_readable(listener)
@@ -100,9 +113,11 @@ async def _serve_listener(listener: socket.socket, plane: Plane) -> None:
                 await trio.sleep(_PAUSE)
 
 
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+def _close(listener: socket.socket) -> None:
+    if listener.family == socket.AF_UNIX:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(listener.getsockname())
+    listener.close()
 
 
 def _accept_one(listener: socket.socket, plane: Plane) -> None:

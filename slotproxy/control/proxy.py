@@ -24,7 +24,7 @@ from slotproxy.control.confirming import is_genuine
 from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
 from slotproxy.control.descriptors import room_for_clients
 from slotproxy.control.dialling import open_lane
-from slotproxy.control.listeners import listen, serve_listeners
+from slotproxy.control.listeners import listen_all, serve_listeners
 from slotproxy.control.querying import ask_commands, ask_topology, ask_version
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.lanes import Lane, Node
@@ -83,9 +83,9 @@ class Proxy:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                listeners = [await listen(endpoint) for endpoint in self._config.listen]
                 if self._config.admin is not None:
                     await nursery.start(self._serve_admin)
+                listeners = await listen_all(self._config.listen)
                 nursery.start_soon(self._run_reactor)
                 nursery.start_soon(self._refresher.run)
                 accepting = trio.CancelScope()
