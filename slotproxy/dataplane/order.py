@@ -105,6 +105,7 @@ class Order:
             for request in lane.fifo.all():
                 if request.slot == slot:
                     flow = request.flow or self.adopt(request, owner)
+                    flow.wary = True
                     if gate is not None:
                         gate.flows[flow] = None
 
