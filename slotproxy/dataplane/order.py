@@ -128,6 +128,12 @@ class Order:
         if gate is not None and gate.probe is flow and flow.outstanding == 0:
             gate.probe = None
 
+    def seek_probe(self, slot: i64) -> None:
+        """The probe may have been lost together with the last that its flow had to send: then another flow tries."""
+        gate = self.gates.get(slot)
+        if gate is not None and gate.refusing and gate.probe is None and gate.due == 0.0:
+            self.reopen(gate)
+
     def note_waiting(self, flow: Flow) -> None:
         """Requests wait in the flow: see to their deadlines."""
         self.parked[flow] = None

@@ -186,12 +186,11 @@ class Router:
         if probed:
             flow.probing = False
             flow.delay = 0.0
-            gate = self.order.gates.get(flow.slot)
-            if gate is not None and gate.refusing and gate.probe is flow:
+        gate = self.order.gates.get(flow.slot)
+        if gate is not None:
+            if gate.refusing and gate.probe is flow:
                 self.order.release(gate)
-        if proved:
-            gate = self.order.gates.get(flow.slot)
-            if gate is not None:
+            if proved:
                 self.order.prove(gate)
         self.finish(request, reply)
         self._advance(flow)
@@ -416,6 +415,7 @@ class Router:
         for flow in lost.flows:
             self.order.yield_probe(flow)
             self._advance(flow)
+            self.order.seek_probe(flow.slot)
 
 
 def _settled(flow: Flow, node: Node) -> bool:
