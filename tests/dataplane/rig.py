@@ -229,13 +229,14 @@ class Rig:
 
     def run_proxy(self, ticks: int = 3) -> None:
         """Only the proxy runs: clients' bytes go to the nodes' sockets, and nothing is executed."""
-        for client in self.clients:
-            client.pump()
         for _ in range(ticks):
+            for client in self.clients:
+                client.pump()
             self.tick()
 
     def advance(self, seconds: float, step: float = 1.0) -> None:
         """Let time pass, timer by timer (`step` seconds apart at most), running all that moves."""
+        self.run()
         end = self.clock.now + seconds
         while True:
             due = self.plane.reactor.next_due()
