@@ -151,6 +151,7 @@ class Stream:
             self.sent += count
             return True
         if count < 0:
+            self._rest = memoryview(data)  # not sent: `unsent` tells
             self.on_broken()
             return False
         self.sent += count
