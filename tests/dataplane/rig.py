@@ -22,7 +22,7 @@ from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.redirects import Refusal
 from slotproxy.protocol.requests import RequestLimits
-from tests.scripted_node import ScriptedCluster, ScriptedNode, pack
+from tests.scripted_node import NodeLink, ScriptedCluster, ScriptedNode, pack
 from tests.watched_socket import WatchedSocket, socket_pair
 
 TABLE = CommandTable.snapshot()
@@ -146,6 +146,7 @@ class Rig:
         self.plane.table = table
         self.clients: list[ScriptedClient] = []
         self.sockets: list[WatchedSocket] = []  # the proxy's ends
+        self._ends: dict[tuple[str, int], WatchedSocket] = {}
         self.dialling = True  # whether `run` connects lanes by itself
         self.reading = True  # whether clients read by themselves
         self.plane.apply(self.cluster.nodes[0].topology(), 0)
@@ -183,6 +184,7 @@ class Rig:
                 link.drop()
         sock = node.connect()
         self.sockets.append(sock)
+        self._ends[(node.name, node.last_id)] = sock
         self.plane.attach(lane, Transport(sock), node.last_id, node.name)
 
     def refuse_dials(self, why: str = "connection refused") -> None:
@@ -261,6 +263,19 @@ class Rig:
         """The name of the node that owns the slot in the proxy's map; "" for none."""
         info = self.plane.router.slot_map.owners[slot]
         return "" if info is None else self.cluster.by_id(info.id).name
+
+    def node_end(self, node: ScriptedNode) -> WatchedSocket:
+        """The proxy's end of its newest connection to `node`."""
+        return self._ends[(node.name, node.last_id)]
+
+    def link_of(self, lane: Lane) -> NodeLink:
+        """The node's end of a lane's connection."""
+        node = self.cluster.by_port(lane.node.info.port)
+        return next(link for link in node.links if link.id == lane.client_id)
+
+    def client_lane(self, client: ScriptedClient) -> int:
+        """The index of the lanes that a client uses."""
+        return self.plane.clients[self.clients.index(client) + 1].lane
 
     def in_flight(self, slot: int) -> bool:
         """Whether commands of `slot` are on their way, wherever."""

@@ -527,7 +527,7 @@ def test_commands_of_one_key_keep_their_order_when_the_slot_moves_mid_pipeline(m
 
 def test_a_newer_map_waits_for_what_the_old_owner_still_has(make_rig: MakeRig) -> None:
     rig = make_rig()
-    a, b = rig.nodes
+    _, b = rig.nodes
     client = rig.client()
     client.send("APPEND", "{f}", "1")
     rig.run_proxy()
