@@ -31,12 +31,12 @@ from tests.integration.wire import (
 MB = 1 << 20
 
 
-async def send_until_stuck(client: Wire, data: bytes) -> int:
-    """Send `data` again and again until nothing was taken for a second. Returns how many bytes were."""
+async def send_until_stuck(client: Wire, data: bytes, *, quiet: float = 1.0) -> int:
+    """Send `data` again and again until nothing was taken for `quiet` seconds. Returns how many bytes were."""
     sent = 0
     view = memoryview(data)
     while True:
-        with trio.move_on_after(1.0):
+        with trio.move_on_after(quiet):
             sent += await client.socket.send(view[sent % len(data) :])
             continue
         return sent
@@ -45,9 +45,7 @@ async def send_until_stuck(client: Wire, data: bytes) -> int:
 # ---- output
 
 
-async def test_a_client_that_does_not_read_is_not_read_from(
-    cluster: EmbeddedCluster, proxy: ProxyFactory
-) -> None:
+async def test_a_client_that_does_not_read_is_not_read_from(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
     """It gets stuck, its cost is bounded, others go on; and when it reads after all, nothing is missing."""
     target = await proxy("--max-output", "1M")
     value = b"v" * 50_000
@@ -108,9 +106,7 @@ async def test_a_hundred_thousand_requests_in_one_go(cluster: EmbeddedCluster, p
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.send, pair * 50_000)
                 for number in range(1, 50_001, 1_000):
-                    expected = b"".join(
-                        b"+PONG\r\n:%d\r\n" % count for count in range(number, number + 1_000)
-                    )
+                    expected = b"".join(b"+PONG\r\n:%d\r\n" % count for count in range(number, number + 1_000))
                     assert await client.read(len(expected)) == expected
             grown = peak_resident(target) - memory
             assert grown < 16 * MB, f"{grown / MB:.1f} MB"
@@ -172,9 +168,31 @@ async def test_a_stream_of_large_values_does_not_pile_up(
             assert grown < 160 * MB, f"{grown / MB:.0f} MB"
 
 
-async def test_idle_clients_keep_nothing_of_what_they_sent(
-    cluster: EmbeddedCluster, proxy: ProxyFactory
-) -> None:
+async def test_a_stream_of_large_values_waits_for_a_silent_node(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
+    """The client gets stuck long before --max-in-flight; when the node goes on, nothing is missing."""
+    target = await proxy()
+    node = cluster.nodes[0]
+    key = await cluster.key_in_slot(min(await cluster.slots_of(node)))
+    request = pack("APPEND", key, b"v" * MB)
+    with trio.fail_after(60):
+        async with nothing_left(target, cluster):
+            memory = resident(target)
+            forget_peak(target)
+            async with await dial(target.port) as client:
+                node.pause()
+                try:
+                    sent = await send_until_stuck(client, request, quiet=0.5)
+                finally:
+                    node.resume()
+                grown = peak_resident(target) - memory
+                assert grown < 64 * MB, f"{grown / MB:.0f} MB"
+                client.finish_sending()
+                said = await client.read_to_end()
+                whole = sent // len(request)
+                assert said == b"".join(b":%d\r\n" % (MB * count) for count in range(1, whole + 1))
+
+
+async def test_idle_clients_keep_nothing_of_what_they_sent(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
     target = await proxy()
     value = b"v" * MB
     with trio.fail_after(60):
