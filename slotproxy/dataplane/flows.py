@@ -40,7 +40,7 @@ class Flow(Timer):
         self.probing: bool = False  # the oldest goes alone until one was accepted
         self.probe: Request | None = None
         self.proof: Request | None = None  # outstanding; when the owner accepts it, the owner is proven
-        self.wary: bool = False  # what is outstanding was sent while the slot was in trouble: it returns before more goes
+        self.wary: bool = False  # what is outstanding was sent in troubled times: it returns before more goes
         self.passed: bool = False  # newer requests are in flight that are not written into it
         self.held: bool = False  # waits for a refresh of the map
         self.lane: Lane | None = None  # waits for this lane to be connected

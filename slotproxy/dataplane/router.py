@@ -162,18 +162,33 @@ class Router:
             self._accepted(request, reply)
         elif request.command.script or request.command.module:
             # A script can return any text, after its writes ran. Nothing newer of the slot goes out until it is known.
-            flow = request.flow or self.order.adopt(request, node)
+            flow = self._flow_of(request, node)
             flow.barrier = request
+            flow.bounced.append(request)  # its place, should it be the node's own; still outstanding until then
             self._control.confirm_nowait(request, node, refusal, reply)
         else:
             self._refused(request, node, refusal, reply)
 
     def confirmed(self, request: Request, node: Node, refusal: Refusal, reply: bytes, genuine: bool) -> None:
         """The control plane has found out whether a script's or module's refusal was the node's own."""
+        flow = request.flow
+        assert flow is not None, "asked about without a flow"
         if genuine:
-            self._refused(request, node, refusal, reply)
+            self._refused(request, node, refusal, reply, placed=True)
         else:
+            flow.bounced.remove(request)
             self._accepted(request, reply)
+
+    def _flow_of(self, request: Request, node: Node) -> Flow:
+        """The flow of a request that has come back from `node`, with all that is in flight behind it."""
+        flow = request.flow
+        if flow is None:
+            flow = self.order.adopt(request, node)
+            flow.passed = True
+        if flow.passed:
+            flow.passed = False
+            self.order.adopt_in_flight(request.slot)
+        return flow
 
     def _accepted(self, request: Request, reply: bytes) -> None:
         flow = request.flow
@@ -214,27 +229,27 @@ class Router:
             counters.error(error_code(reply))
         request.client.deliver(request, reply)
 
-    def _refused(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
+    def _refused(
+        self, request: Request, node: Node, refusal: Refusal, reply: bytes, placed: bool = False
+    ) -> None:
+        """`placed`: it has its place in `bounced` already."""
         slot = request.slot
         redirect: Redirect | None = None
         if refusal == Refusal.MOVED or refusal == Refusal.ASK:
             self._count_redirect(refusal, node)
             redirect = parse_redirect(reply)
             if redirect is None or redirect.slot != slot:
+                if placed:
+                    self._flow_of(request, node).bounced.remove(request)
                 self._accepted(request, errors.invalid_redirect(slot, node.name, reply))
                 return
-        flow = request.flow
-        if flow is None:
-            flow = self.order.adopt(request, node)
-            flow.passed = True
-        if flow.passed:
-            flow.passed = False
-            self.order.adopt_in_flight(slot)
+        flow = self._flow_of(request, node)
         gate = self.order.open_gate(slot)
         gate.flows[flow] = None
         self.order.returned(request, flow)
         # Before anything that may pump flows: while `bounced` holds it, nothing newer of its flow is sent.
-        flow.bounced.append(request)
+        if not placed:
+            flow.bounced.append(request)
         flow.probing = True
         request.retries += 1
         flow.why = f"node {node.name} answered {reply[1:100].decode('utf-8', 'replace').strip()}"
@@ -246,8 +261,8 @@ class Router:
             request.tried = None
             parts = split_by_key(request.command.name, arguments_of(request.raw))
             if parts:
-                flow.bounced.pop()
-                flow.bounced += self.parts_of(request, parts)
+                place = flow.bounced.index(request)
+                flow.bounced[place : place + 1] = self.parts_of(request, parts)
             else:
                 self.order.back_off(flow)
         else:
