@@ -566,6 +566,7 @@ _COMMANDS: Final[dict[bytes, tuple[Callable[[list[bytes]], list[bytes]], _Body]]
     b"RENAME": (_all, _rename),
     b"EVAL": (_counted, _eval),
     b"COMMAND": (_none, _command),
+    b"MODULE.APPEND": (_one, _append),
 }
 
 

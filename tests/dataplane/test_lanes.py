@@ -153,10 +153,9 @@ def test_a_silent_node_parks_its_slots_and_the_error_says_which_node(make_rig: M
     ]
 
 
-@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n", b"$-5\r\n", b"$99999999999\r\n", b"*-2\r\n", b"\x00"])
+@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad\r\n", b"$-5\r\n", b"$99999999999\r\n", b"*-2\r\n", b"\x00"])
 def test_garbage_from_a_node_closes_that_connection_only(make_rig: MakeRig, garbage: bytes) -> None:
     rig = make_rig(lanes=2)
-    a, _ = rig.nodes
     first, second = rig.client(), rig.client()  # on different connections
     first.send("INCR", "1{f}")
     second.send("INCR", "2{f}")

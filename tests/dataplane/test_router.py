@@ -8,7 +8,9 @@ from __future__ import annotations
 import pytest
 
 from slotproxy.cluster.topology import Topology
+from slotproxy.protocol.commands import CommandTable
 from tests.dataplane.conftest import MakeRig
+from tests.dataplane.rig import TABLE
 from tests.scripted_node import SCRIPT, ScriptedNode, error, slot_of
 
 F, B, A = slot_of(b"{f}"), slot_of(b"{b}"), slot_of(b"{a}")
@@ -712,3 +714,52 @@ def test_parts_of_a_moving_slot_are_redirected_on_their_own(make_rig: MakeRig) -
     rig.advance(1)
     assert client.replies == [[b"1", b"2", b"3", None, None]]
     assert rig.moved == 0
+
+
+# Modules
+
+
+def with_a_module() -> CommandTable:
+    """The packaged table and one command of a module, with one key."""
+    spec = [
+        b"flags", [b"RW"], b"begin_search", [b"type", b"index", b"spec", [b"index", 1]],
+        b"find_keys", [b"type", b"range", b"spec", [b"lastkey", 0, b"keystep", 1, b"limit", 0]],
+    ]  # fmt: skip
+    entry = [b"module.append", 3, [b"write", b"module"], 1, 1, 1, [], [], [spec], []]
+    known = [command.info for command in TABLE.commands() if "|" not in command.name]
+    return CommandTable.from_reply([*known, entry], "7.0.15")
+
+
+def test_a_modules_refusal_keeps_its_place_while_it_is_asked_about(make_rig: MakeRig) -> None:
+    """Later commands of the slot are on their way by then: a plain one is known to be refused sooner."""
+    rig = make_rig(table=with_a_module())
+    rig.cluster.own(F, rig.nodes[1])
+    client = rig.client()
+    client.send("MODULE.APPEND", "{f}", "1")
+    client.send("APPEND", "{f}", "2")
+    client.send("MODULE.APPEND", "{f}", "3")
+    client.send("APPEND", "{f}", "4")
+    rig.run()
+    assert client.replies == []
+    rig.control.confirmations.reverse()
+    while rig.control.confirmations:
+        rig.confirm(genuine=True)
+        rig.advance(1)
+    assert rig.nodes[1].keys == {b"{f}": b"1234"}
+    assert client.replies == [1, 2, 3, 4]
+
+
+def test_a_module_may_answer_like_a_redirect(make_rig: MakeRig) -> None:
+    rig = make_rig(table=with_a_module())
+    rig.nodes[0].answer("MODULE.APPEND", error(f"MOVED {F} 10.9.9.9:1"), runs=True)
+    client = rig.client()
+    client.send("MODULE.APPEND", "{f}", "1")
+    client.send("APPEND", "{f}", "2")
+    client.send("MODULE.APPEND", "{f}", "3")
+    rig.run()
+    rig.confirm(genuine=False)
+    rig.run()
+    assert client.errors() == [f"MOVED {F} 10.9.9.9:1"]
+    assert client.replies[1:] == [2, 3]
+    rig.advance(70)
+    assert rig.left_over() == []
