@@ -7,11 +7,8 @@ error at all.
 
 from __future__ import annotations
 
-import re
 import signal
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import trio
@@ -411,38 +408,3 @@ async def test_sigterm_answers_what_is_in_flight(cluster: EmbeddedCluster, guard
             with pytest.raises(ConnectionError):
                 await client.receive()
         assert await front.wait() == 0
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--cluster", "127.0.0.1"],
-        ["--cluster", "127.0.0.1:99999"],
-        ["--cluster", "127.0.0.1:7000", "--listen", "nonsense"],
-        ["--cluster", "127.0.0.1:7000", "--listen", "203.0.113.1:6380"],
-        ["--cluster", "127.0.0.1:7000", "--listen", "unix:/no/such/folder/socket"],
-        ["--cluster", "127.0.0.1:7000", "--connections-per-node", "0"],
-        ["--cluster", "127.0.0.1:7000", "--park-timeout", "soon"],
-        ["--cluster", "127.0.0.1:7000", "--no-such-flag"],
-        [],
-    ],
-)
-async def test_a_wrong_value_is_one_line_and_status_two(flags: list[str]) -> None:
-    command = [sys.executable, "-m", "slotproxy", "serve", "--admin", "off", *flags]
-    with trio.fail_after(WITHIN):
-        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
-    assert done.returncode == 2, done
-    assert not done.stdout and re.fullmatch(rb"slotproxy: [^\n]+\n", done.stderr), done.stderr
-
-
-async def test_a_unix_socket_serves_too(cluster: EmbeddedCluster, guard: Guard) -> None:
-    path = Path(guard.folder) / "proxy.sock"
-    front = ProxyProcess(cluster.seeds, guard=guard, flags=["--listen", f"unix:{path}"])
-    await front.start()
-    with trio.fail_after(WITHIN):
-        async with Connection(await trio.open_unix_socket(path), str(path)) as client:
-            assert await client.pipeline(("SET", "via", "unix"), ("GET", "via")) == [b"OK", b"unix"]
-        async with await front.connect() as client:
-            assert await client.command("GET", "via") == b"unix"
-    assert await front.stop() == 0
-    assert not path.exists()

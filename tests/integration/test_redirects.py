@@ -161,6 +161,32 @@ async def test_an_mset_in_one_slot_waits_for_the_end_of_the_migration(
         assert (await front.metrics())["slotproxy_slot_migrations"] == 0
 
 
+async def test_nothing_overtakes_a_command_that_waits(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
+    """MSET is refused, APPEND to its first key would be accepted: the proxy cannot know that when both come."""
+    front = await proxy()
+    migration, tag = await half_migrated(cluster)
+    here, there = f"{{{tag}}}:here0", f"{{{tag}}}:there0"
+    replies: list[object] = []
+
+    async def write() -> None:
+        async with await front.connect() as client:
+            replies.extend(
+                await client.pipeline(
+                    ("MSET", here, "new", there, "new"),
+                    ("APPEND", here, "+"),
+                    ("APPEND", there, "+"),
+                    ("MGET", here, there),
+                )
+            )
+
+    with trio.fail_after(WITHIN):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await until(lambda: at_least(front, "slotproxy_tryagain_total", 3), within=10)
+            await migration.finish()
+    assert replies == [b"OK", 4, 4, [b"new+", b"new+"]]
+
+
 async def test_a_rename_to_a_new_key_waits_for_the_end_of_the_migration(
     cluster: EmbeddedCluster, proxy: ProxyFactory
 ) -> None:
