@@ -33,8 +33,10 @@ class ManualClock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.readings = 0
 
     def __call__(self) -> float:
+        self.readings += 1
         return self.now
 
 

@@ -1,0 +1,76 @@
+"""What the proxy answers itself: as one plain server without cluster support would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hiredis
+import pytest
+
+from tests.dataplane.conftest import MakeRig
+
+
+def shown(reply: Any) -> Any:
+    return f"-{reply}" if isinstance(reply, hiredis.ReplyError) else reply
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        ("PING", b"PONG"),
+        ("PING hello", b"hello"),
+        ("PING a b", "-ERR wrong number of arguments for 'ping' command"),
+        ("ECHO x", b"x"),
+        ("ECHO", "-ERR wrong number of arguments for 'echo' command"),
+        ("SELECT 0", b"OK"),
+        ("SELECT 1", "-ERR SELECT is not allowed in cluster mode"),
+        ("CLUSTER SLOTS", "-ERR This instance has cluster support disabled"),
+        ("CLUSTER", "-ERR wrong number of arguments for 'cluster' command"),
+        ("ASKING", "-ERR This instance has cluster support disabled"),
+        ("READONLY", "-ERR This instance has cluster support disabled"),
+        ("CLIENT GETNAME", None),
+        ("CLIENT SETNAME me", b"OK"),
+        ("CLIENT SETINFO lib-name x", b"OK"),
+        ("MGET {a} {b}x {f", [None, None, None]),
+        ("RENAME {a} {b}", "-CROSSSLOT Keys in request don't hash to the same slot"),
+        ("MULTI", "-ERR slotproxy: MULTI is not supported yet"),
+        ("SUBSCRIBE x", "-ERR slotproxy: SUBSCRIBE is not supported yet"),
+        ("BLPOP {a} 0", "-ERR slotproxy: BLPOP is not supported yet"),
+        ("WATCH {a}", "-ERR slotproxy: WATCH is not supported yet"),
+        ("HELLO 3", "-NOPROTO unsupported protocol version"),
+        ("NOSUCH a", "-ERR unknown command 'NOSUCH', with args beginning with: 'a' "),
+    ],
+)
+def test_the_answer_to(make_rig: MakeRig, command: str, reply: Any) -> None:
+    rig = make_rig()
+    client = rig.client()
+    client.send(*command.split())
+    client.send("INCR", "{f}")
+    rig.run()
+    assert list(map(shown, client.replies)) == [reply, 1]
+
+
+def test_hello_tells_of_a_standalone_primary(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = rig.client()
+    client.send("HELLO", "2", "SETNAME", "me")
+    client.send("CLIENT", "GETNAME")
+    client.send("CLIENT", "ID")
+    rig.run()
+    fields = dict(zip(client.replies[0][::2], client.replies[0][1::2], strict=True))
+    assert fields[b"mode"] == b"standalone"
+    assert fields[b"role"] == b"master"
+    assert fields[b"proto"] == 2
+    assert client.replies[1:] == [b"me", fields[b"id"]]
+
+
+def test_info_says_that_there_is_no_cluster(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = rig.client()
+    client.send("INFO")
+    client.send("INFO", "cluster")
+    rig.run()
+    assert b"redis_mode:standalone" in client.replies[0]
+    assert b"cluster_enabled:0" in client.replies[0]
+    assert b"slots_covered:16384" in client.replies[0]
+    assert client.replies[1] == b"# Cluster\r\ncluster_enabled:0\r\n"
