@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from slotproxy.demo.cluster import EmbeddedCluster
-from slotproxy.demo.connection import Connection, ErrorReply, pack
+from slotproxy.demo.connection import ErrorReply, pack
 from slotproxy.demo.guard import Guard
 from slotproxy.demo.node import Node
 from slotproxy.demo.polling import until
