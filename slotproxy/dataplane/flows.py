@@ -79,3 +79,7 @@ class Gate(Timer):
     def quiet(self) -> bool:
         """Whether commands may be sent without waiting for one another."""
         return not self.refusing and not self.unproven and self.migrating_at == 0.0 and self.changed_at == 0.0
+
+    def probed(self) -> bool:
+        """Whether a flow has taken the probe. (A type checker, and so compiled code, would remember a None set before.)"""
+        return self.probe is not None

@@ -207,7 +207,7 @@ class Order:
         gate.probe = None
         for flow in list(gate.flows):
             self._router.pump(flow)
-            if gate.probe is not None:
+            if gate.probed():
                 return
         if gate.due == 0.0 and not gate.flows:
             gate.refusing = False
