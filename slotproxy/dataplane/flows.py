@@ -81,5 +81,5 @@ class Gate(Timer):
         return not self.refusing and not self.unproven and self.migrating_at == 0.0 and self.changed_at == 0.0
 
     def probed(self) -> bool:
-        """Whether a flow has taken the probe. (A type checker, and so compiled code, would remember a None set before.)"""
+        """Whether a flow has taken the probe. (The type checker, and so compiled code, remembers a None set before.)"""
         return self.probe is not None
