@@ -54,9 +54,6 @@ async def open_lane(
             await trio.sleep(backoff * (0.5 + random.random()))
             backoff = min(backoff * 2, _BACKOFF_MOST)
             continue
-        if lane.retired:
-            connection.close()
-            return
         plane.attach(lane, Transport(connection.detach()), client_id, server_run)
         _log.debug("connected to node %s", _shown(lane, address))
         return

@@ -160,7 +160,10 @@ class Plane(TickListener):
         self.server_version = server_version
 
     def attach(self, lane: Lane, transport: Transport, client_id: int, server_run: str) -> None:
-        """Give a lane its connection."""
+        """Give a lane its connection; one whose node has left meanwhile has no use for it."""
+        if lane.retired:
+            transport.close()
+            return
         self._enter()
         lane.attach(transport, client_id, server_run)
         self.router.attached(lane)

@@ -27,6 +27,7 @@ from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.flows import Flow, Gate
 from slotproxy.dataplane.lanes import Lane, Node
 from slotproxy.dataplane.losses import Losses
+from slotproxy.dataplane.mapchanges import MapChanges
 from slotproxy.dataplane.order import Order
 from slotproxy.dataplane.reactor import Reactor
 from slotproxy.dataplane.requests import Request, Split
@@ -56,6 +57,7 @@ class Router:
         self.territory: Final = Territory(reactor, slot_map, counters, control, lanes)
         self.order: Final = Order(reactor, self.territory, self, park_timeout)
         self.territory.serve(self)
+        self._changes: Final = MapChanges(slot_map, self.territory, self.order, counters)
         self._reactor: Final = reactor
         self._counters: Final = counters
         self._control: Final = control
@@ -302,7 +304,7 @@ class Router:
             self.order.back_off(flow)
         if refusal == Refusal.MOVED:
             if target is not None and self.territory.owner(request.slot) is not target:
-                self._patch(gate, target)
+                self._changes.patch(gate, target)
             self._control.refresh_nowait("MOVED")
 
     def _advance(self, flow: Flow) -> None:
@@ -327,61 +329,19 @@ class Router:
         self._counters.parked_expired += 1
         self.finish(request, errors.not_served(flow.slot, self.order.park_timeout, flow.why))
 
-    # Changes of the map
-
-    def _patch(self, gate: Gate, target: Node) -> None:
-        """A MOVED named another owner. What is in flight at the old one is in flows: the gate is open."""
-        self.order.adopt_in_flight(gate.slot)
-        before = self.territory.owner(gate.slot)
-        if self.slot_map.patch(int(gate.slot), target.info):
-            self._counters.topology_updates += 1
-        self.order.owner_changed(gate)
-        if before is not None:
-            for lane in before.lanes:
-                self.order.wake(lane)
+    # The map
 
     def apply(self, topology: Topology, started: int) -> bool:
         """Take a refresh's view of the cluster, begun at the map's version `started`. True when owners changed."""
-        territory = self.territory
-        nodes = list(territory.nodes.values())
-        changed = self.slot_map.apply(topology, started)
-        if changed:
-            self._gather(set(changed), nodes)
-        readdressed = territory.renew()
-        self._owners_changed(changed)
-        self._rehome(nodes)
+        nodes = list(self.territory.nodes.values())
+        changed, readdressed = self._changes.apply(topology, started)
         for node in readdressed:
             for lane in node.lanes:
                 self.lane_lost(lane, "the node has another address now")
         for node in nodes:
             for lane in node.lanes:
                 self.order.wake(lane)
-        if changed:
-            self._counters.topology_updates += 1
-        return bool(changed)
-
-    def _gather(self, slots: set[int], nodes: list[Node]) -> None:
-        """Write what `nodes` have in flight of slots whose owner changes into flows, before anything newer is sent."""
-        for node in nodes:
-            for lane in node.lanes:
-                for request in lane.fifo.all():
-                    if request.slot in slots:
-                        gate = self.order.gate_without_scan(request.slot)
-                        gate.flows[request.flow or self.order.adopt(request, node)] = None
-
-    def _owners_changed(self, slots: list[int]) -> None:
-        for slot in slots:
-            self.territory.routes[slot] = None if slot in self.order.gates else self.territory.owner(slot)
-        for slot in slots:
-            gate = self.order.gates.get(slot)
-            if gate is not None:
-                self.order.owner_changed(gate)
-
-    def _rehome(self, nodes: list[Node]) -> None:
-        slots = self.territory.choose_homes()
-        if slots:
-            self._gather(set(slots), nodes)
-            self._owners_changed(slots)
+        return changed
 
     def refreshed(self) -> None:
         """A refresh has ended, whether it succeeded or not."""
@@ -402,7 +362,7 @@ class Router:
         lane.why = why
         if lane.node.connected() == 0 and not lane.node.unreachable:
             lane.node.unreachable = True
-            self._rehome(list(self.territory.nodes.values()))
+            self._changes.rehome(list(self.territory.nodes.values()))
 
     def lane_lost(self, lane: Lane, why: str) -> None:
         """A connection broke. Unsent requests and reads go again, in order; writes that may have run are in doubt."""
