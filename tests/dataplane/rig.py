@@ -275,6 +275,10 @@ class Rig:
         node = self.cluster.by_port(lane.node.info.port)
         return next(link for link in node.links if link.id == lane.client_id)
 
+    def link_used_by(self, client: ScriptedClient, node: ScriptedNode) -> NodeLink:
+        """The node's end of the connection that carries a client's commands."""
+        return self.link_of(self.plane.router.territory.nodes[node.id].lanes[self.client_lane(client)])
+
     def client_lane(self, client: ScriptedClient) -> int:
         """The index of the lanes that a client uses."""
         return self.plane.clients[self.clients.index(client) + 1].lane

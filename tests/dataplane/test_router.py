@@ -480,6 +480,38 @@ def test_a_slot_is_released_by_whichever_command_is_accepted_first(make_rig: Mak
     assert rig.left_over() == []
 
 
+def test_anothers_accepted_probe_does_not_hurry_what_was_refused_and_is_still_on_its_way(make_rig: MakeRig) -> None:
+    """Two clients on two connections: the refusal of the one is read after the acceptance of the other's probe."""
+    rig = make_rig(lanes=2)
+    a, _ = rig.nodes
+    prober, client = rig.client(), rig.client()
+    fast, slow = rig.link_used_by(prober, a), rig.link_used_by(client, a)
+    assert fast is not slow
+    client.send("APPEND", "{f}", "1")
+    prober.send("INCR", "other{f}")
+    rig.run_proxy()
+    a.down = True
+    a.holding = True
+    a.serve()  # both are refused
+    fast.send()
+    rig.tick()
+    client.send("APPEND", "{f}", "2")
+    rig.run_proxy()
+    a.down = False
+    rig.clock.now += 1
+    rig.tick()
+    a.serve()
+    fast.send()
+    rig.run_proxy()
+    a.serve()
+    assert a.keys == {b"other{f}": b"1"}
+    slow.send()
+    a.holding = False
+    rig.advance(1)
+    assert client.replies == [1, 2]
+    assert a.keys[b"{f}"] == b"12"
+
+
 def test_the_next_in_line_probes_when_the_probe_was_lost_with_its_connection(make_rig: MakeRig) -> None:
     rig = make_rig(park_timeout=30.0)
     a, _ = rig.nodes
