@@ -52,6 +52,17 @@ class Flow(Timer):
         """The backoff is over."""
         self._router.pump(self)
 
+    def may_be_passed(self, owner: "Node") -> bool:
+        """Whether newer commands may go to the slot's `owner` without waiting: all the flow has is in flight there."""
+        return (
+            not self.waiting
+            and not self.bounced
+            and not self.probing
+            and not self.wary
+            and self.barrier is None
+            and (self.outstanding == 0 or self.node is owner)
+        )
+
     def idle(self) -> bool:
         """Nothing outstanding and nothing to send."""
         return self.outstanding == 0 and not self.waiting and not self.bounced

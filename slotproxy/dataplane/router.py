@@ -73,7 +73,7 @@ class Router:
         gate = self.order.gates.get(slot)
         if not request.barrier and (gate is None or gate.quiet()):
             node = self.territory.owner(slot)
-            if node is not None and (flow is None or _settled(flow, node)):
+            if node is not None and (flow is None or flow.may_be_passed(node)):
                 lane = node.lanes[client.lane]
                 if lane.ready:
                     if flow is not None:
@@ -391,15 +391,3 @@ class Router:
             self.order.yield_probe(flow)
             self._advance(flow)
             self.order.seek_probe(flow.slot)
-
-
-def _settled(flow: Flow, node: Node) -> bool:
-    """Whether newer commands may pass a flow: all it has is in flight, at the slot's present owner."""
-    return (
-        not flow.waiting
-        and not flow.bounced
-        and not flow.probing
-        and not flow.wary
-        and flow.barrier is None
-        and (flow.outstanding == 0 or flow.node is node)
-    )
