@@ -8,7 +8,8 @@ error at all.
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 import trio
@@ -309,21 +310,31 @@ async def test_a_node_that_comes_back_at_another_address_is_found(
 # ---- starting and ending
 
 
+@contextmanager
+def proxy_process(seeds: list[str], guard: Guard) -> Iterator[ProxyProcess]:
+    """Not started yet; gone afterwards, also when the test failed."""
+    front = ProxyProcess(seeds, guard=guard)
+    try:
+        yield front
+    finally:
+        front.kill()
+
+
 async def test_seeds_that_are_dead_do_not_matter(cluster: EmbeddedCluster, guard: Guard) -> None:
     seeds = [f"127.0.0.1:{free_port()}", "no.such.host.invalid:6379", cluster.nodes[1].address]
-    front = ProxyProcess(seeds, guard=guard)
-    await front.start()
-    async with await front.connect() as client:
-        assert await client.command("MSET", *(word for n in range(9) for word in (f"k{n}", n))) == b"OK"
-    assert await front.stop() == 0
+    with proxy_process(seeds, guard) as front:
+        await front.start()
+        async with await front.connect() as client:
+            assert await client.command("MSET", *(word for n in range(9) for word in (f"k{n}", n))) == b"OK"
+        assert await front.stop() == 0
 
 
 async def test_a_proxy_that_is_there_before_its_cluster(cluster: EmbeddedCluster, guard: Guard) -> None:
     for node in cluster.nodes:
         node.kill()
-    front = ProxyProcess([node.address for node in cluster.nodes], guard=guard)
-    front.spawn()
-    with trio.fail_after(WITHIN):
+    seeds = [node.address for node in cluster.nodes]
+    with trio.fail_after(WITHIN), proxy_process(seeds, guard) as front:
+        front.spawn()
         await until(lambda: answers(front, "/readyz", 503), within=15)
         _, why = await front.get("/readyz")
         assert "0 of 16384 slots" in why
@@ -348,11 +359,9 @@ async def answers(front: ProxyProcess, path: str, status: int) -> bool:
 
 
 async def test_sigterm_under_load(cluster: EmbeddedCluster, guard: Guard) -> None:
-    front = ProxyProcess(cluster.seeds, guard=guard)
-    await front.start()
     counts: dict[int, int] = {}
 
-    async def stream(number: int) -> None:
+    async def stream(front: ProxyProcess, number: int) -> None:
         async with await front.connect() as client:
 
             async def send() -> None:
@@ -372,10 +381,11 @@ async def test_sigterm_under_load(cluster: EmbeddedCluster, guard: Guard) -> Non
                 except ConnectionError:
                     nursery.cancel_scope.cancel()
 
-    with trio.fail_after(WITHIN):
+    with trio.fail_after(WITHIN), proxy_process(cluster.seeds, guard) as front:
+        await front.start()
         async with trio.open_nursery() as nursery:
             for number in range(8):
-                nursery.start_soon(stream, number)
+                nursery.start_soon(stream, front, number)
             await until(lambda: len(counts) == 8 and min(counts.values()) > 100, within=10)
             front.signal(signal.SIGTERM)
         assert await front.wait() == 0
@@ -387,11 +397,10 @@ async def test_sigterm_under_load(cluster: EmbeddedCluster, guard: Guard) -> Non
 
 
 async def test_sigterm_answers_what_is_in_flight(cluster: EmbeddedCluster, guard: Guard) -> None:
-    front = ProxyProcess(cluster.seeds, guard=guard)
-    await front.start()
     node = cluster.nodes[0]
     tag = await tag_at(cluster, node)
-    with trio.fail_after(WITHIN):
+    with trio.fail_after(WITHIN), proxy_process(cluster.seeds, guard) as front:
+        await front.start()
         async with await front.connect() as client, await front.connect() as idle:
             await idle.command("PING")
             node.pause()
