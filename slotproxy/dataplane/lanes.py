@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
 _LEFT: Final = "the node left the cluster"
+_READDRESSED: Final = "the node has another address now"
 _RECEIVE: Final = 32_768  # 128 KiB and more make malloc map and unmap memory at every receive
 _RECEIVE_LARGE: Final = 1_048_576
 
@@ -104,8 +105,9 @@ class Lane(Stream):
         except ProtocolError as problem:
             self._router.lane_lost(self, str(problem))
             return
-        if self.retired and self.fifo.size == 0:
-            self.close(_LEFT)
+        if not self.ready and self.fifo.size == 0:
+            self.close(self.why)
+            self._router.drained(self)
 
     def _take_replies(self, scanner: ReplyScanner) -> None:
         fifo = self.fifo
@@ -170,6 +172,14 @@ class Lane(Stream):
         self.why = _LEFT
         if self.fifo.size == 0:
             self.close(_LEFT)
+
+    def renew(self) -> None:
+        """The node has another address: connect anew, when everything sent has been answered on the old connection."""
+        if self.transport is not None:
+            self.ready = False
+            self.why = _READDRESSED
+            if self.fifo.size == 0:
+                self.close(_READDRESSED)
 
     def close(self, why: str) -> None:
         """Close the connection. What it still had to answer must have been taken away before."""

@@ -36,17 +36,17 @@ class MapChanges:
             for lane in before.lanes:
                 self._order.wake(lane)
 
-    def apply(self, topology: Topology, started: int) -> tuple[bool, list[Node]]:
-        """A refresh, begun at the map's version `started`: `(owners changed, nodes that have another address now)`."""
+    def apply(self, topology: Topology, started: int) -> bool:
+        """A refresh, begun at the map's version `started`. True when owners changed."""
         nodes = list(self._territory.nodes.values())
         changed = self._slot_map.apply(topology, started)
         if changed:
             self._counters.topology_updates += 1
             self._gather(set(changed), nodes)
-        readdressed = self._territory.renew()
+        self._territory.renew()
         self._owners_changed(changed)
         self.rehome(nodes)
-        return bool(changed), readdressed
+        return bool(changed)
 
     def rehome(self, nodes: list[Node]) -> None:
         """Give commands without keys another node where theirs, one of `nodes`, cannot be reached or has left."""

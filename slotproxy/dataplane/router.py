@@ -334,10 +334,7 @@ class Router:
     def apply(self, topology: Topology, started: int) -> bool:
         """Take a refresh's view of the cluster, begun at the map's version `started`. True when owners changed."""
         nodes = list(self.territory.nodes.values())
-        changed, readdressed = self._changes.apply(topology, started)
-        for node in readdressed:
-            for lane in node.lanes:
-                self.lane_lost(lane, "the node has another address now")
+        changed = self._changes.apply(topology, started)
         for node in nodes:
             for lane in node.lanes:
                 self.order.wake(lane)
@@ -356,6 +353,10 @@ class Router:
         """A lane is connected: what waited for it goes on."""
         lane.node.unreachable = False
         self.order.wake(lane)
+
+    def drained(self, lane: Lane) -> None:
+        """A connection that was given up has answered everything and is closed."""
+        self.territory.dial(lane)
 
     def unreachable(self, lane: Lane, why: str) -> None:
         """Connecting a lane failed; the dialler goes on trying. Commands without keys go elsewhere meanwhile."""

@@ -78,12 +78,11 @@ class Territory:
         self.nodes[id] = node
         return node
 
-    def renew(self) -> list[Node]:
-        """Follow the map's nodes; returns those that have another address now.
+    def renew(self) -> None:
+        """Follow the map's nodes.
 
         Lanes of primaries that are not connected are dialled; those of nodes that left take nothing new.
         """
-        readdressed: list[Node] = []
         infos = self.slot_map.nodes
         for id in list(self.nodes):
             node = self.nodes[id]
@@ -95,13 +94,13 @@ class Territory:
                     lane.retire()
             elif info is not node.info:
                 if (info.host, info.port) != (node.info.host, node.info.port):
-                    readdressed.append(node)
+                    for lane in node.lanes:
+                        lane.renew()
                 node.info = info
         for id, info in infos.items():
             if info.primary:
                 for lane in (self.nodes.get(id) or self._add(id)).lanes:
                     self.dial(lane)
-        return readdressed
 
     def choose_homes(self) -> list[int]:
         """Give each pseudo slot a primary that can be reached. Returns the pseudo slots that changed."""
@@ -118,6 +117,6 @@ class Territory:
 
     def dial(self, lane: Lane) -> None:
         """Have a lane connected, unless it is, or is about to be, or its node has left."""
-        if not lane.ready and not lane.dialling and not lane.retired:
+        if lane.transport is None and not lane.dialling and not lane.retired:
             lane.dialling = True
             self._dialler.dial_nowait(lane)

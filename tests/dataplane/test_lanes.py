@@ -299,3 +299,21 @@ def test_a_node_with_a_new_address_is_dialled_there(make_rig: MakeRig) -> None:
     assert old.name != lane_of(rig, "A").node.name == f"{HOST}:7099"
     assert client.replies == [1]
     assert [link.closed for link in a.links] == [True, False]
+
+
+def test_a_node_with_a_new_address_first_answers_what_is_in_flight(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    client = rig.client()
+    client.send("INCR", "{f}")
+    rig.run_proxy()  # sent, not executed yet
+    topology = a.topology()
+    a.port = 7099
+    new = NodeInfo(a.id, HOST, 7099, True, False, frozenset({(HOST, 7099)}))
+    rig.refresh(topology=Topology({**topology.nodes, a.id: new}, topology.ranges, {}, "test"))
+    client.send("INCR", "{f}")
+    rig.run()
+    assert client.replies == [1, 2]
+    assert [link.closed for link in a.links] == [True, False]
+    assert rig.plane.counters.in_doubt == 0
+    assert rig.left_over() == []
