@@ -214,9 +214,15 @@ class Ride:
 
 
 async def shuttle(
-    cluster: EmbeddedCluster, rides: Sequence[Ride], rounds: int, *, first: int = 0, per_second: float = 0.0
+    cluster: EmbeddedCluster,
+    rides: Sequence[Ride],
+    rounds: int,
+    *,
+    first: int = 0,
+    batch: int = 1,
+    per_second: float = 0.0,
 ) -> None:
-    """In each round every slot moves once, key by key; the next round brings it back.
+    """In each round every slot moves once, `batch` keys at a time; the next round brings it back.
 
     One move at a time: MIGRATE blocks a node, and two nodes that migrate towards each other block until the
     timeout. Each finalisation order gets two rounds, so that both directions see both (`first`: how many
@@ -227,7 +233,7 @@ async def shuttle(
         due = trio.current_time() + (1 / per_second if per_second else 0.0)
         for ride in rides:
             ends = (ride.here, ride.there) if number % 2 == 0 else (ride.there, ride.here)
-            await move_slot(cluster, ride.slot, *ends, batch=1, order=ORDERS[number // 2 % 2])
+            await move_slot(cluster, ride.slot, *ends, batch=batch, order=ORDERS[number // 2 % 2])
         await trio.sleep_until(due)
 
 

@@ -108,7 +108,7 @@ async def test_streams_keep_their_order_while_their_slot_moves(
     with trio.fail_after(60 + 3 * LONGER):
         async with running(streams, front.connect):
             await leave(cluster, rides, streams)
-            await shuttle(cluster, rides, moves, first=1, per_second=MOVES_PER_SECOND)
+            await shuttle(cluster, rides, moves, first=1, batch=4, per_second=MOVES_PER_SECOND)
             await answered(streams, 1)
         await check_against_nodes(cluster, streams)
     assert min(stream.most_in_flight for stream in streams) > 200
@@ -148,7 +148,7 @@ async def test_streams_keep_their_order_while_connections_to_nodes_are_killed(
             await leave(cluster, rides, streams)
             async with trio.open_nursery() as killing:
                 killing.start_soon(kill_lanes, cluster.nodes[:2])
-                await shuttle(cluster, rides, moves, first=1, per_second=MOVES_PER_SECOND)
+                await shuttle(cluster, rides, moves, first=1, batch=4, per_second=MOVES_PER_SECOND)
                 killing.cancel_scope.cancel()
             await answered(streams, 1)
         await check_against_nodes(cluster, streams)
