@@ -19,8 +19,9 @@ from slotproxy.dataplane.requests import Request, RequestQueue
 from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import Answer, AnswerLocally, Forward, ForwardKeyless, Hangup, SplitUp, decide
+from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import error_code
-from slotproxy.protocol.requests import ProtocolError, RequestScanner, arguments_of
+from slotproxy.protocol.requests import RequestScanner, arguments_of
 from slotproxy.protocol.resp import command as packed
 from slotproxy.protocol.resp import error
 from slotproxy.protocol.slots import slot_at

@@ -18,8 +18,8 @@ from slotproxy.dataplane.flows import Flow
 from slotproxy.dataplane.reactor import Reactor, Stream
 from slotproxy.dataplane.requests import Request, RequestQueue
 from slotproxy.dataplane.transport import Transport
+from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.replies import ReplyScanner
-from slotproxy.protocol.requests import ProtocolError
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router

@@ -15,12 +15,12 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from slotproxy.protocol.requests import ASIDE, PIECE, SMALL, ProtocolError, read_length
+from slotproxy.protocol.frames import FrameBuffer, ProtocolError, read_length
 
 _MAX_LINE: Final = 1_048_576  # a simple string, error or number longer than this is not Redis
 
 
-class ReplyScanner:
+class ReplyScanner(FrameBuffer):
     """Cuts one node connection's byte stream into replies.
 
     `feed` what was received, then call `scan` until it says False. After True the reply is
@@ -28,56 +28,9 @@ class ReplyScanner:
     """
 
     def __init__(self) -> None:
-        self.buffer: bytes = b""
-        self.size: i64 = 0
-        self.start: i64 = 0
-        self.end: i64 = 0
+        super().__init__()
         self.kind: i64 = 0
-        self._cursor: i64 = 0
         self._missing: i64 = 0  # frames that the reply which is not complete still lacks
-        self._awaited: i64 = 0
-        self._pieces: list[bytes] = []
-        self._pieces_size: i64 = 0
-        self._aside: list[bytes] = []  # complete frames of the reply that is not complete yet
-        self._aside_size: i64 = 0
-
-    def feed(self, data: bytes) -> None:
-        """Take what was received; bytes of finished replies are let go."""
-        if self.end >= self.size and self._aside_size == 0 and not self._pieces:
-            self.buffer = data
-            self.size = len(data)
-            self.start = self.end = self._cursor = 0
-            self._awaited = 0
-            return
-        if self._pieces and len(data) < SMALL and len(self._pieces[-1]) < PIECE:
-            self._pieces[-1] += data
-        else:
-            self._pieces.append(data)
-        self._pieces_size += len(data)
-        if self.size + self._pieces_size < self._awaited:
-            return
-        drop: i64 = self.end
-        if self._cursor - drop >= ASIDE:
-            self._aside.append(self.buffer[drop : self._cursor])
-            self._aside_size += self._cursor - drop
-            drop = self._cursor
-        self._pieces.insert(0, self.buffer[drop:] if drop else self.buffer)
-        self.buffer = b"".join(self._pieces)
-        self._pieces.clear()
-        self._pieces_size = 0
-        self.size = len(self.buffer)
-        self.start = self.end = 0
-        self._cursor -= drop
-        self._awaited = 0
-
-    def buffered(self) -> i64:
-        """Bytes received that belong to no finished reply."""
-        return self.size - self.end + self._pieces_size + self._aside_size
-
-    def wanted(self) -> i64:
-        """Bytes known to be missing from the bulk that is coming in; 0 when that is not known."""
-        missing: i64 = self._awaited - self.size - self._pieces_size
-        return missing if missing > 0 else 0
 
     def scan(self) -> bool:
         """Frame the next reply. True: it is there; False: feed more. Raises ProtocolError."""
@@ -89,8 +42,7 @@ class ReplyScanner:
         missing: i64 = self._missing
         if missing == 0:
             if pos >= size:
-                if size >= PIECE:
-                    self._forget()
+                self.release()
                 return False
             self.start = pos
             self.kind = buffer[pos]
@@ -137,20 +89,9 @@ class ReplyScanner:
         if missing > 0:
             return False
         if self._aside_size > 0:
-            self._aside.append(self.buffer)
-            self.buffer = b"".join(self._aside)
-            self._aside.clear()
-            self.size += self._aside_size
-            pos += self._aside_size
-            self._aside_size = 0
-            self._cursor = pos
+            pos = self.rejoin()
         self.end = pos
         return True
-
-    def _forget(self) -> None:
-        """Let go of a large buffer of which nothing is left: the connection may be idle from now on."""
-        self.buffer = b""
-        self.size = self.start = self.end = self._cursor = 0
 
     def _scan_rare(self, kind: i64, pos: i64) -> tuple[i64, i64]:
         """The other types: `(change of the missing frames, position behind)`; position -1: incomplete."""

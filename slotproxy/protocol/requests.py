@@ -19,15 +19,10 @@ from typing import Final
 
 from mypy_extensions import i64
 
+from slotproxy.protocol.frames import FrameBuffer, ProtocolError, read_length
+
 _INT_MAX: Final = 2147483647
 _MAX_LENGTH_LINE: Final = 65536  # PROTO_INLINE_MAX_SIZE also bounds a line that holds a length
-ASIDE: Final = 16_384  # complete parts of an unfinished frame are put aside from this many bytes on
-SMALL: Final = 512  # what is received in less than this is merged into pieces of at least PIECE bytes
-PIECE: Final = 4_096
-
-
-class ProtocolError(Exception):
-    """The other side broke the protocol. `str()` is Redis's wording, without the `-ERR ` in front."""
 
 
 class RequestLimits:
@@ -46,45 +41,7 @@ class RequestLimits:
         self.request: i64 = request
 
 
-def read_length(buffer: bytes, pos: i64, end: i64) -> tuple[i64, i64]:
-    """Read the integer that starts at `pos` and ends in CR and one more byte.
-
-    Returns `(value, position after the line)`; `(0, -1)` when the line is not complete and `(0, -2)` when it
-    is no number as Redis's string2ll takes it: no sign but one minus, no leading zero, at most ten digits
-    here.
-    """
-    negative: bool = False
-    first: i64 = pos
-    value: i64 = 0
-    if pos < end and buffer[pos] == 0x2D:  # '-'
-        negative = True
-        pos += 1
-        first = pos
-    while pos < end:
-        byte: i64 = buffer[pos]
-        if byte == 0x0D:
-            break
-        if byte < 0x30 or byte > 0x39 or pos - first >= 10:
-            return _bad_length(buffer, pos, end)
-        value = value * 10 + (byte - 0x30)
-        pos += 1
-    if pos + 1 >= end:
-        return 0, -1
-    digits: i64 = pos - first
-    if digits == 0 or (buffer[first] == 0x30 and (digits > 1 or negative)):
-        return 0, -2
-    return -value if negative else value, pos + 2
-
-
-def _bad_length(buffer: bytes, pos: i64, end: i64) -> tuple[i64, i64]:
-    # Redis looks for the CR first and judges the digits afterwards: a bad digit alone is no answer yet.
-    cr: i64 = buffer.find(b"\r", pos, end)
-    if cr < 0 or cr + 1 >= end:
-        return 0, -1
-    return 0, -2
-
-
-class RequestScanner:
+class RequestScanner(FrameBuffer):
     """Cuts one client's byte stream into requests.
 
     `feed` what was received, then call `scan` until it says False. After True the request is
@@ -94,11 +51,8 @@ class RequestScanner:
     """
 
     def __init__(self, limits: RequestLimits) -> None:
+        super().__init__()
         self.limits: RequestLimits = limits
-        self.buffer: bytes = b""
-        self.size: i64 = 0
-        self.start: i64 = 0
-        self.end: i64 = 0
         self.argc: i64 = 0
         self.name_start: i64 = 0
         self.name_end: i64 = 0
@@ -106,57 +60,15 @@ class RequestScanner:
         self.key_end: i64 = 0
         self.irregular: bool = False
         self.arguments: list[bytes] | None = None
-        self._cursor: i64 = 0  # the next byte to look at
         self._seen: i64 = 0  # complete arguments of the request that is not complete yet
-        self._awaited: i64 = 0  # buffer size below which scanning again is in vain
-        self._pieces: list[bytes] = []  # received, not joined to the buffer yet
-        self._pieces_size: i64 = 0
-        self._aside: list[bytes] = []  # complete arguments of the request that is not complete yet
-        self._aside_size: i64 = 0
 
-    def feed(self, data: bytes) -> None:
-        """Take what was received; bytes of finished requests are let go."""
-        if self.end >= self.size and self._aside_size == 0 and not self._pieces:
-            self.buffer = data
-            self.size = len(data)
-            self.start = self.end = self._cursor = 0
-            self._awaited = 0
-            return
-        if self._pieces and len(data) < SMALL and len(self._pieces[-1]) < PIECE:
-            self._pieces[-1] += data
-        else:
-            self._pieces.append(data)
-        self._pieces_size += len(data)
-        if self.size + self._pieces_size < self._awaited:
-            return
-        drop: i64 = self.end
-        if self._seen > 0:  # positions already noted count from the request's first byte from now on
+    def shifted(self, drop: i64) -> None:
+        if self._seen > 0:
             self.name_start -= drop
             self.name_end -= drop
         if self._seen > 1:
             self.key_start -= drop
             self.key_end -= drop
-        if self._cursor - drop >= ASIDE:
-            self._aside.append(self.buffer[drop : self._cursor])
-            self._aside_size += self._cursor - drop
-            drop = self._cursor
-        self._pieces.insert(0, self.buffer[drop:] if drop else self.buffer)
-        self.buffer = b"".join(self._pieces)
-        self._pieces.clear()
-        self._pieces_size = 0
-        self.size = len(self.buffer)
-        self.start = self.end = 0
-        self._cursor -= drop
-        self._awaited = 0
-
-    def buffered(self) -> i64:
-        """Bytes received that belong to no finished request."""
-        return self.size - self.end + self._pieces_size + self._aside_size
-
-    def wanted(self) -> i64:
-        """Bytes known to be missing from the bulk that is coming in; 0 when that is not known."""
-        missing: i64 = self._awaited - self.size - self._pieces_size
-        return missing if missing > 0 else 0
 
     def scan(self) -> bool:
         """Frame the next request. True: it is there; False: feed more.
@@ -167,8 +79,7 @@ class RequestScanner:
             return False
         while self._cursor == self.end and self._seen == 0:  # at a request's first byte
             if self._cursor >= self.size:
-                if self.size >= PIECE:
-                    self._forget()
+                self.release()
                 return False
             self.start = self.end
             if self.buffer[self._cursor] != 0x2A:  # '*'
@@ -182,11 +93,6 @@ class RequestScanner:
                 if self.argc <= 0:  # an empty request is no request: Redis skips it without an answer
                     self.end = self._cursor
         return self._scan_arguments()
-
-    def _forget(self) -> None:
-        """Let go of a large buffer of which nothing is left: the connection may be idle from now on."""
-        self.buffer = b""
-        self.size = self.start = self.end = self._cursor = 0
 
     def _scan_count(self) -> bool:
         count, after = read_length(self.buffer, self._cursor + 1, self.size)
@@ -256,13 +162,7 @@ class RequestScanner:
             return False
         self._seen = 0
         if self._aside_size > 0:
-            self._aside.append(self.buffer)
-            self.buffer = b"".join(self._aside)
-            self._aside.clear()
-            self.size += self._aside_size
-            pos += self._aside_size
-            self._aside_size = 0
-            self._cursor = pos
+            pos = self.rejoin()
         self.end = pos
         return True
 

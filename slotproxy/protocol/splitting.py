@@ -9,8 +9,8 @@ Invariants: MSET is cut by slot only, never inside one, because there Redis prom
 
 from typing import Final
 
+from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.replies import elements_of
-from slotproxy.protocol.requests import ProtocolError
 from slotproxy.protocol.resp import OK, array, command, error, integer
 from slotproxy.protocol.slots import key_slot
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
+from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.replies import ReplyScanner
-from slotproxy.protocol.requests import ProtocolError, RequestLimits, RequestScanner
+from slotproxy.protocol.requests import RequestLimits, RequestScanner
 
 
 class Request(NamedTuple):

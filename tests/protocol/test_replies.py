@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.replies import ReplyScanner, elements_of
-from slotproxy.protocol.requests import ProtocolError
 from slotproxy.protocol.resp import array, bulk, integer
 from tests.protocol.framing import Outcome, byte_by_byte, cut_positions, cuts, each_way, read_replies
 

@@ -9,17 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slotproxy.protocol.requests import (
-    ASIDE,
-    PIECE,
-    SMALL,
-    ProtocolError,
-    RequestLimits,
-    RequestScanner,
-    arguments_of,
-    read_length,
-    split_words,
-)
+from slotproxy.protocol.frames import ASIDE, PIECE, SMALL, ProtocolError, read_length
+from slotproxy.protocol.requests import RequestLimits, RequestScanner, arguments_of, split_words
 from slotproxy.protocol.resp import command
 from tests.protocol.framing import (
     Outcome,
