@@ -364,6 +364,8 @@ class Router:
         if lane.node.connected() == 0 and not lane.node.unreachable:
             lane.node.unreachable = True
             self._changes.rehome(list(self.territory.nodes.values()))
+            for waited_for in lane.node.lanes:
+                self.order.wake(waited_for)
 
     def lane_lost(self, lane: Lane, why: str) -> None:
         """A connection broke. Unsent requests and reads go again, in order; writes that may have run are in doubt."""

@@ -704,6 +704,27 @@ def test_commands_without_keys_go_to_one_node_while_it_lives(make_rig: MakeRig) 
     assert len(home.executed) == 10
 
 
+def test_a_command_without_keys_that_waits_for_its_node_goes_elsewhere_when_that_cannot_be_reached(
+    make_rig: MakeRig,
+) -> None:
+    rig = make_rig()
+    client = rig.client()
+    client.send("COMMAND", "COUNT")
+    rig.run()
+    (home,) = [node for node in rig.nodes if node.executed]
+    rig.dialling = False
+    home.drop_links()
+    rig.run()
+    client.send("COMMAND", "COUNT")
+    rig.run()
+    assert client.replies == [2]
+    rig.refuse_dials()
+    rig.run()
+    assert client.replies == [2, 2]
+    assert len(home.executed) == 1
+    assert rig.left_over() == []
+
+
 def test_clients_without_keys_are_spread_over_the_primaries(make_rig: MakeRig) -> None:
     rig = make_rig(3)
     for _ in range(9):
