@@ -175,12 +175,14 @@ class Order:
             del self.gates[int(gate.slot)]
             self._territory.routes[gate.slot] = self._territory.owner(gate.slot)
 
-    def note_migration(self, gate: Gate) -> None:
-        """An ASK or TRYAGAIN was seen: one command per client in flight from now on."""
+    def note_migration(self, gate: Gate, flow: Flow) -> None:
+        """The flow got an ASK or TRYAGAIN: one command per client in flight from now on."""
         if gate.quiet():
             self.adopt_in_flight(gate.slot)
         gate.migrating_at = self._reactor.now
         self._sweep_soon()
+        if gate.refusing and gate.probe is flow:
+            self.release(gate)  # an owner that answers so serves the slot again, though not this command
 
     def refuse(self, gate: Gate, flow: Flow) -> None:
         """The slot's owner refuses, or there is none: one probe at a time, 20 ms apart at first, then up to 500 ms."""

@@ -259,7 +259,7 @@ class Router:
             self._redirected(request, flow, gate, node, refusal, redirect)
         elif refusal == Refusal.TRYAGAIN:
             self._counters.tryagain += 1
-            self.order.note_migration(gate)
+            self.order.note_migration(gate, flow)
             request.tried = None
             parts = split_by_key(request.command.name, arguments_of(request.raw))
             if parts:
@@ -289,7 +289,7 @@ class Router:
         host = node.info.host if redirect.host == "" else redirect.host
         target = self.territory.find(host, redirect.port)
         if refusal == Refusal.ASK:
-            self.order.note_migration(gate)
+            self.order.note_migration(gate, flow)
             request.asked = target
             request.asked_at = self._reactor.now
         if target is None:

@@ -704,6 +704,26 @@ def test_commands_without_keys_go_to_one_node_while_it_lives(make_rig: MakeRig) 
     assert len(home.executed) == 10
 
 
+def test_others_do_not_wait_for_a_probe_that_only_the_end_of_a_migration_can_satisfy(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    one, two = rig.client(), rig.client()
+    a, b = rig.nodes
+    a.keys.update({b"{f}": b"0", b"1{f}": b"0"})
+    a.down = True
+    one.send("RENAME", "1{f}", "2{f}")
+    rig.run()
+    two.send("INCR", "{f}")
+    rig.run()
+    migration = rig.cluster.migration(F, a, b)
+    a.down = False
+    rig.advance(2)
+    assert names(a)[-1] == "RENAME"  # still told to try again
+    assert (one.replies, two.replies) == ([], [1])
+    migration.finish()
+    rig.advance(2)
+    assert one.replies == [b"OK"]
+
+
 def test_a_command_without_keys_that_waits_for_its_node_goes_elsewhere_when_that_cannot_be_reached(
     make_rig: MakeRig,
 ) -> None:
