@@ -10,7 +10,7 @@ import logging
 import trio
 
 from slotproxy.cluster.slotmap import SlotMap
-from slotproxy.cluster.topology import Address, Topology
+from slotproxy.cluster.topology import Address, Topology, TopologyError
 from slotproxy.control.addresses import AddressMap
 from slotproxy.control.connection import Credentials, ErrorReply, NodeUnavailable, connect
 from slotproxy.control.querying import ask_topology
@@ -38,7 +38,7 @@ async def is_genuine(
                     return _says_the_same(refusal, redirect, slot, address, topology, slot_map)
                 info = await connection.commands(("CLUSTER", "INFO"), ("INFO", "persistence"), ("INFO", "replication"))
                 return _in_that_state(refusal, b"\n".join(part for part in info if isinstance(part, bytes)))
-    except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
+    except (NodeUnavailable, ErrorReply, TopologyError, trio.TooSlowError) as problem:
         _log.warning("cannot confirm %s from node %s:%d: %s", refusal.name, *address, problem)
         return False
 
