@@ -54,6 +54,9 @@ async def open_lane(
             await trio.sleep(backoff * (0.5 + random.random()))
             backoff = min(backoff * 2, _BACKOFF_MOST)
             continue
+        if address != address_map.apply((lane.node.info.host, lane.node.info.port)):
+            connection.close()  # meanwhile the node got another address; who has this one now may be another node
+            continue
         plane.attach(lane, Transport(connection.detach()), client_id, server_run)
         _log.debug("connected to node %s", _shown(lane, address))
         return

@@ -6,11 +6,16 @@ import hiredis
 import trio
 
 from slotproxy.cluster.slotmap import SlotMap
-from slotproxy.cluster.topology import Address
+from slotproxy.cluster.topology import Address, NodeInfo, Topology
 from slotproxy.control.addresses import AddressMap
 from slotproxy.control.confirming import is_genuine
 from slotproxy.control.connection import Credentials
+from slotproxy.control.dialling import open_lane
+from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.plane import Plane, PlaneLimits
+from slotproxy.dataplane.requests import Request
 from slotproxy.protocol.redirects import Refusal
+from slotproxy.protocol.requests import RequestLimits
 
 
 class TalkingNode:
@@ -33,11 +38,32 @@ class TalkingNode:
         self.connections += 1
         reader = hiredis.Reader()
         async for data in stream:
-            reader.feed(data)
+            reader.feed(bytes(data))
             while (words := reader.gets()) is not False:
                 self.asked.set()
                 await self.answering.wait()
                 await stream.send_all(self.replies.get(words[0], b"+OK\r\n"))
+
+
+class Dials:
+    """A control plane that only notes which lanes want a connection."""
+
+    def __init__(self) -> None:
+        self.lanes: list[Lane] = []
+
+    def dial_nowait(self, lane: Lane) -> None:
+        self.lanes.append(lane)
+
+    def refresh_nowait(self, why: str) -> None:
+        pass
+
+    def confirm_nowait(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
+        raise AssertionError("nothing was sent")
+
+
+def at(address: Address) -> Topology:
+    info = NodeInfo("one", *address, True, False, frozenset({address}))
+    return Topology({"one": info}, [(0, 16383, "one")], {}, "test")
 
 
 async def test_a_node_whose_view_cannot_be_read_confirms_nothing_and_ends_nothing(nursery: trio.Nursery) -> None:
@@ -47,3 +73,23 @@ async def test_a_node_whose_view_cannot_be_read_confirms_nothing_and_ends_nothin
     with trio.fail_after(5):
         assert not await is_genuine(Refusal.TRYAGAIN, reply, 0, address, SlotMap(), Credentials(), AddressMap())
     assert node.connections == 1
+
+
+async def test_a_node_that_gets_another_address_while_it_is_dialled_is_dialled_there(nursery: trio.Nursery) -> None:
+    before, after = TalkingNode(), TalkingNode()
+    old, new = await before.start(nursery), await after.start(nursery)
+    before.answering = trio.Event()
+    dials = Dials()
+    plane = Plane(dials, PlaneLimits(RequestLimits(), lanes_per_node=1), trio.current_time, "0.0.0")
+    plane.apply(at(old), 0)
+    (lane,) = dials.lanes
+    with trio.fail_after(5):
+        async with trio.open_nursery() as dialling:
+            dialling.start_soon(open_lane, lane, plane, {"": Credentials()}, AddressMap(), 3.0)
+            await before.asked.wait()
+            plane.apply(at(new), 0)
+            before.answering.set()
+    assert lane.ready
+    assert (before.connections, after.connections) == (1, 1)
+    assert dials.lanes == [lane]
+    plane.close()
