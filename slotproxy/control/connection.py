@@ -110,6 +110,8 @@ async def connect(address: Address, credentials: Credentials) -> NodeConnection:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as problem:
         raise NodeUnavailable(f"cannot resolve {host}: {problem.strerror}") from problem
+    except UnicodeError as problem:  # an empty label, one of more than 63 characters
+        raise NodeUnavailable(f"cannot resolve {host}: {problem}") from problem
     refused: OSError | None = None
     for family, kind, protocol, _, target in found:
         sock = trio.socket.socket(family, kind, protocol)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hiredis
+import pytest
 import trio
 
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Address, NodeInfo, Topology
 from slotproxy.control.addresses import AddressMap
 from slotproxy.control.confirming import is_genuine
-from slotproxy.control.connection import Credentials
+from slotproxy.control.connection import Credentials, NodeUnavailable, connect
 from slotproxy.control.dialling import open_lane
 from slotproxy.dataplane.lanes import Lane, Node
 from slotproxy.dataplane.plane import Plane, PlaneLimits
@@ -73,6 +74,12 @@ async def test_a_node_whose_view_cannot_be_read_confirms_nothing_and_ends_nothin
     with trio.fail_after(5):
         assert not await is_genuine(Refusal.TRYAGAIN, reply, 0, address, SlotMap(), Credentials(), AddressMap())
     assert node.connections == 1
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+async def test_a_name_that_cannot_be_one_is_a_node_that_cannot_be_reached(host: str) -> None:
+    with pytest.raises(NodeUnavailable, match="cannot resolve"):
+        await connect((host, 6379), Credentials())
 
 
 async def test_a_node_that_gets_another_address_while_it_is_dialled_is_dialled_there(nursery: trio.Nursery) -> None:
