@@ -76,11 +76,12 @@ class Order:
         if gate is None:
             return
         gate.flows.pop(flow, None)
-        if gate.probe is flow:
+        probed = gate.probe is flow
+        if probed:
             gate.probe = None
-            if gate.refusing and gate.due == 0.0:
-                self.reopen(gate)
-                return
+        if gate.refusing and gate.due == 0.0 and (probed or not gate.flows):
+            self.reopen(gate)
+            return
         self.close_if_idle(gate)
 
     def adopt(self, request: Request, node: Node) -> Flow:

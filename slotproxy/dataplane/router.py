@@ -106,10 +106,9 @@ class Router:
             gate.flows[flow] = None
         if flow.outstanding > 0 and (flow.probing or flow.wary or (gate is not None and not gate.quiet())):
             return False
-        if gate is not None and gate.refusing:
-            if gate.due > 0.0 or (gate.probe is not None and gate.probe is not flow):
-                return False
-            gate.probe = flow
+        probing = gate is not None and gate.refusing
+        if gate is not None and probing and (gate.due > 0.0 or (gate.probe is not None and gate.probe is not flow)):
+            return False
         request = flow.waiting[0]
         node = self._target(request)
         if node is None:
@@ -126,6 +125,8 @@ class Router:
             lane.waiters[flow] = None
             self.territory.dial(lane)
             return False
+        if gate is not None and probing:
+            gate.probe = flow
         flow.waiting.popleft()
         flow.node = node
         flow.lane = None
@@ -231,9 +232,7 @@ class Router:
             counters.error(error_code(reply))
         request.client.deliver(request, reply)
 
-    def _refused(
-        self, request: Request, node: Node, refusal: Refusal, reply: bytes, placed: bool = False
-    ) -> None:
+    def _refused(self, request: Request, node: Node, refusal: Refusal, reply: bytes, placed: bool = False) -> None:
         """`placed`: it has its place in `bounced` already."""
         slot = request.slot
         redirect: Redirect | None = None
@@ -393,4 +392,5 @@ class Router:
         for flow in lost.flows:
             self.order.yield_probe(flow)
             self._advance(flow)
-            self.order.seek_probe(flow.slot)
+        for slot in {int(flow.slot) for flow in lost.flows}:
+            self.order.seek_probe(slot)

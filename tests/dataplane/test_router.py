@@ -724,6 +724,42 @@ def test_others_do_not_wait_for_a_probe_that_only_the_end_of_a_migration_can_sat
     assert one.replies == [b"OK"]
 
 
+def test_a_client_whose_connection_is_lost_does_not_keep_the_probe_from_others(make_rig: MakeRig) -> None:
+    rig = make_rig(lanes=2)
+    one, two = rig.client(), rig.client()
+    a = rig.nodes[0]
+    a.down = True
+    one.send("INCR", "1{f}")
+    rig.run()
+    two.send("INCR", "2{f}")
+    rig.run()
+    rig.dialling = False
+    rig.link_used_by(one, a).drop()
+    rig.advance(2)
+    a.down = False
+    rig.advance(2)
+    assert (one.replies, two.replies) == ([], [1])
+    rig.dialling = True
+    rig.run()
+    assert one.replies == [1]
+    rig.advance(2)
+    assert rig.left_over() == []
+
+
+def test_a_refusing_slot_is_forgotten_with_the_last_that_waited_for_a_connection(make_rig: MakeRig) -> None:
+    rig = make_rig(park_timeout=3.0)
+    client = rig.client()
+    a = rig.nodes[0]
+    a.down = True
+    client.send("INCR", "{f}")
+    rig.run()
+    rig.dialling = False
+    a.drop_links()
+    rig.advance(5)
+    assert len(client.errors()) == 1
+    assert rig.left_over() == []
+
+
 def test_a_command_without_keys_that_waits_for_its_node_goes_elsewhere_when_that_cannot_be_reached(
     make_rig: MakeRig,
 ) -> None:
