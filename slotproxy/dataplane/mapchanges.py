@@ -39,10 +39,15 @@ class MapChanges:
     def apply(self, topology: Topology, started: int) -> bool:
         """A refresh, begun at the map's version `started`. True when owners changed."""
         nodes = list(self._territory.nodes.values())
+        before = self._slot_map.owners[:]
         changed = self._slot_map.apply(topology, started)
         if changed:
             self._counters.topology_updates += 1
             self._gather(set(changed), nodes)
+        for slot in changed:
+            if before[slot] is not None:
+                # Whoever gave this view may be ahead of the new owner: it has to accept a command before it gets more.
+                self._order.gate_without_scan(slot)
         self._territory.renew()
         self._owners_changed(changed)
         self.rehome(nodes)
