@@ -78,7 +78,10 @@ async def _greet(connection: NodeConnection, lane: Lane) -> tuple[int, str]:
             raise NodeUnavailable(f"the node wants a login (--cluster-password-file): {client_id}")
         _log.warning("node %s denies CLIENT ID, no fence for lost connections: %s", lane.node.name, client_id)
         return 0, run
-    if lane.fence and run == lane.server_run:
+    if lane.fence and not run:
+        # Without the run_id the number may by now be another connection's: ids start anew with each server process.
+        _log.warning("node %s denies INFO: a lost connection is not fenced", lane.node.name)
+    elif lane.fence and run == lane.server_run:
         (killed,) = await connection.commands(("CLIENT", "KILL", "ID", lane.fence))
         if isinstance(killed, ErrorReply):
             _log.warning("node %s denies CLIENT KILL: a lost connection is not fenced: %s", lane.node.name, killed)

@@ -23,6 +23,13 @@ from slotproxy.dataplane.transport import Transport
 
 _log = logging.getLogger("slotproxy.clients")
 
+#: accept(2): errors of the one connection that was to be accepted, not of the listening socket.
+_CLIENTS_FAULT = frozenset(
+    [
+        errno.ECONNABORTED, errno.EINTR, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN,
+        errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH,
+    ]
+)  # fmt: skip
 _BACKLOG = 4096  # the kernel caps it at net.core.somaxconn
 _BATCH = 64  # connections accepted in one turn: under load a turn comes only every few milliseconds
 _COMPLAIN = 10.0  # seconds between two words about it
@@ -124,8 +131,8 @@ def _accept_one(listener: socket.socket, plane: Plane) -> None:
     try:
         sock, address = listener.accept()
     except OSError as problem:
-        if problem.errno in (errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR):
-            return  # that client has gone already
+        if problem.errno in _CLIENTS_FAULT:
+            return
         raise
     sock.setblocking(False)
     unix = listener.family == socket.AF_UNIX

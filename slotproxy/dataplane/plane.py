@@ -110,6 +110,9 @@ class Plane(TickListener):
 
     def accept(self, transport: Transport, address: str) -> None:
         """Serve a client that has connected."""
+        if self._on_finished is not None:  # draining
+            transport.close()
+            return
         self._enter()
         self.counters.clients_total += 1
         if len(self.clients) >= self._max_clients:

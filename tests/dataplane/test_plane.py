@@ -47,6 +47,15 @@ def test_draining_finishes_what_was_asked_and_takes_nothing_more(make_rig: MakeR
     assert rig.nodes[0].keys == {b"{f}": b"1"}
 
 
+def test_a_client_that_comes_while_draining_is_closed(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.plane.finish_clients(lambda: None)
+    late = rig.client()
+    rig.run()
+    assert late.closed
+    assert rig.plane.client_count() == 0
+
+
 def test_a_new_command_table_keeps_the_counts(make_rig: MakeRig) -> None:
     rig = make_rig(table=CommandTable.snapshot())
     client = rig.client()
