@@ -34,7 +34,7 @@ _SERVERS = redis_servers()
 def redis_server(request: pytest.FixtureRequest) -> str:
     """Path of a server binary: every test that uses it runs once with each."""
     if not request.param:
-        pytest.skip(NO_SERVER)
+        pytest.fail(NO_SERVER)
     return str(request.param)
 
 
@@ -42,7 +42,7 @@ def redis_server(request: pytest.FixtureRequest) -> str:
 def any_server() -> str:
     """One server binary, for tests of what does not depend on the server's version."""
     if not _SERVERS:
-        pytest.skip(NO_SERVER)
+        pytest.fail(NO_SERVER)
     return _SERVERS[0]
 
 
