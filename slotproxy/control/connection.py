@@ -7,6 +7,7 @@ Invariants: the password is in no exception and no log. After any exception but 
 and closed. Waiting is the caller's to bound (cancel scopes).
 """
 
+import os
 import socket
 from collections.abc import Sequence
 from types import TracebackType
@@ -61,7 +62,7 @@ class NodeConnection:
             return [await self._reply() for _ in commands]
         except OSError as problem:
             self.close()
-            raise NodeUnavailable(problem.strerror or str(problem)) from problem
+            raise NodeUnavailable(_reason(problem)) from problem
         except BaseException:
             self.close()
             raise
@@ -135,4 +136,9 @@ async def connect(address: Address, credentials: Credentials) -> NodeConnection:
                 connection.close()
                 raise NodeUnavailable(f"login refused: {problem}") from problem
         return connection
-    raise NodeUnavailable((refused.strerror if refused else None) or "no address")
+    raise NodeUnavailable("no address" if refused is None else _reason(refused))
+
+
+def _reason(problem: OSError) -> str:
+    """What the operating system says; trio's own text for a refused connection repeats the address."""
+    return os.strerror(problem.errno) if problem.errno else str(problem)

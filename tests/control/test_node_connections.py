@@ -100,3 +100,11 @@ async def test_a_node_that_gets_another_address_while_it_is_dialled_is_dialled_t
     assert (before.connections, after.connections) == (1, 1)
     assert dials.lanes == [lane]
     plane.close()
+
+
+async def test_a_refused_connection_is_told_in_the_systems_words() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port: int = listener.socket.getsockname()[1]
+    await listener.aclose()
+    with pytest.raises(NodeUnavailable, match=r"^Connection refused$"):
+        await connect(("127.0.0.1", port), Credentials())
