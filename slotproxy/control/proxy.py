@@ -121,6 +121,7 @@ class Proxy:
 
     def refresh_nowait(self, why: str) -> None:
         """Refresh the topology soon."""
+        _log.debug("topology refresh wanted: %s", why)
         self._refresher.request_nowait()
 
     def confirm_nowait(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:

@@ -10,7 +10,9 @@ The contract's means (names in `flows`):
 - Barriers. Behind a request that can be refused although a later one would be accepted, its flow sends nothing.
 - Probe, then release. A refused request goes back into its flow; once nothing is outstanding, the oldest goes alone;
   when it was accepted the rest follows. A slot whose owner refuses everything has one probe for all clients.
-- A slot that is known to migrate has one command per client in flight.
+- A slot that is known to migrate has one command per client in flight. So has one whose owner changed, until the new
+  owner has accepted a command and for a second more: whoever named it may be ahead of it, or take it back.
+- An ASK is followed in the tick in which it came, or dropped: later it could point to a node that the slot has left.
 - Fence. What a lost connection may still run is killed on the new connection before anything newer is sent (the
   dialler does that; a lane is not `ready` before).
 The plain path (no gate, no flow: `routes[slot]`) lives in `Client` and knows nothing of all this.
