@@ -62,13 +62,16 @@ class NodeReply:
 
     def number(self, frame: bytes) -> int:
         """A signed 64-bit integer. Raises UnexpectedReply."""
-        digits = frame[2:-2] if frame[:2] == b":-" else frame[1:-2]
-        if frame[:1] != b":" or frame[-2:] != b"\r\n" or not digits.isdigit() or len(digits) > 19:
+        if frame[:1] != b":" or not frame.endswith(b"\r\n"):
+            raise self.unexpected()
+        negative = frame[1:2] == b"-"
+        digits = frame[2:].removesuffix(b"\r\n") if negative else frame[1:].removesuffix(b"\r\n")
+        if not digits.isdigit() or len(digits) > 19:
             raise self.unexpected()
         value = int(digits)
         if value > MAX_INTEGER:
             raise self.unexpected()
-        return -value if frame[:2] == b":-" else value
+        return -value if negative else value
 
     def data(self, frame: bytes) -> bytes:
         """The payload of a bulk string, or of a verbatim one without its format. Raises UnexpectedReply."""
@@ -81,7 +84,7 @@ class NodeReply:
 
     def real(self, frame: bytes) -> float:
         """A floating point number: a double, or a bulk string that holds one (RESP2). Raises UnexpectedReply."""
-        text = frame[1:-2] if frame[:1] == b"," else self.data(frame)
+        text = frame[1:].removesuffix(b"\r\n") if frame[:1] == b"," else self.data(frame)
         try:
             return float(text)
         except ValueError:
