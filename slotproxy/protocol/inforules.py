@@ -64,8 +64,6 @@ _BY_NAME: Final[dict[str, int]] = {
     "aof_pending_rewrite": MAX,
     "aof_rewrites_consecutive_failures": MAX,
     # Stats
-    "current_eviction_exceeded_time": MAX,
-    "current_active_defrag_time": MAX,
     "latest_fork_usec": MAX,
     "instantaneous_eventloop_duration_usec": MAX,
     # Replication

@@ -52,6 +52,7 @@ def merged(section: str, *nodes: str, own: dict[str, str] | None = None) -> list
         ("Stats", ["instantaneous_ops_per_sec:1", "instantaneous_ops_per_sec:2"], "instantaneous_ops_per_sec:3"),
         ("Stats", ["total_active_defrag_time:1", "total_active_defrag_time:2"], "total_active_defrag_time:3"),
         ("Stats", ["latest_fork_usec:9", "latest_fork_usec:10"], "latest_fork_usec:10"),
+        ("Stats", ["current_active_defrag_time:3", "current_active_defrag_time:2"], "current_active_defrag_time:3"),
         ("Stats", ["expired_stale_perc:0.50", "expired_stale_perc:0.07"], "expired_stale_perc:0.50"),
         ("CPU", ["used_cpu_sys:0.000001", "used_cpu_sys:1.5"], "used_cpu_sys:1.500001"),
         ("Server", ["hz:10", "hz:20"], "hz:10"),
@@ -107,7 +108,7 @@ def merged(section: str, *nodes: str, own: dict[str, str] | None = None) -> list
         # what is not of the rule's kind stays the first's
         ("Stats", ["keyspace_hits:5", "keyspace_hits:?"], "keyspace_hits:5"),
         ("Stats", ["keyspace_hits:", "keyspace_hits:1"], "keyspace_hits:"),
-        ("Stats", ["keyspace_hits:1", "keyspace_hits:" + "9" * 5000], "keyspace_hits:1"),
+        ("Stats", ["keyspace_hits:" + "9" * 4300] * 2, "keyspace_hits:" + "9" * 4300),
         ("Stats", ["latest_fork_usec:x", "latest_fork_usec:1"], "latest_fork_usec:x"),
         ("Stats", ["instantaneous_input_kbps:1.00", "instantaneous_input_kbps:inf"], "instantaneous_input_kbps:1.00"),
         ("Memory", ["used_memory_human:?", "used_memory_human:1B"], "used_memory_human:?"),
@@ -132,6 +133,12 @@ def test_sizes_in_human_units_are_those_of_the_sums() -> None:
             f"used_memory:{2 * size}", f"used_memory_human:{human}",
             f"total_system_memory_human:{human}", f"total_system_memory:{2 * size}",
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", ["-1", "x", "9" * 4300])
+def test_what_is_no_size_has_the_first_nodes_human_form(size: str) -> None:
+    node = f"used_memory:{size} used_memory_human:"
+    assert merged("Memory", node + "1B", node + "2B")[1] == "used_memory_human:1B"
 
 
 def test_ratios_are_those_of_the_sums() -> None:
