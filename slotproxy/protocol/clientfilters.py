@@ -92,7 +92,11 @@ class KillClients(ClientRequest):
 
 
 class PauseClients(ClientRequest):
-    """CLIENT PAUSE. A pause in force is never shortened or relaxed by another: the later end, the stricter mode."""
+    """CLIENT PAUSE. A pause in force is never shortened or relaxed by another: the later end, the stricter mode.
+
+    Also `0 ALL` makes a pause of writes one of everything. An end beyond 2^63 - 1 ms since 1970 overflows on 7.0.15,
+    which then pauses nothing.
+    """
 
     def __init__(self, milliseconds: int, writes_only: bool) -> None:
         self.milliseconds: Final = milliseconds
@@ -178,7 +182,10 @@ def integer_of(text: bytes) -> int | None:
 
 
 def paused_as_write(command: Command) -> bool:
-    """Whether CLIENT PAUSE WRITE holds the command back (7.0.15). EXEC is held when anything queued would be."""
+    """Whether CLIENT PAUSE WRITE holds the command back (7.0.15). EXEC is held when anything queued would be.
+
+    Not seen here: since 7.0 an EVAL whose script begins with `#!lua flags=no-writes` is not held.
+    """
     return command.write or command.name in _MAY_REPLICATE
 
 

@@ -160,6 +160,7 @@ SAME: list[tuple[str | bytes, ...]] = [
     ("UNBLOCK", "-1"), ("UNBLOCK", "{me}"), ("UNBLOCK", "{normal}", "error"), ("UNBLOCK", "999999", "timeout"),
     ("UNBLOCK", "999999", "foo"), ("UNBLOCK", "foo", "foo"), ("UNBLOCK", "1", ""),
     ("UNBLOCK", "99999999999999999999"), ("UNBLOCK", "-9223372036854775808"), ("UNBLOCK", "-9223372036854775809"),
+    ("UNBLOCK", "9" * 5000),
     ("PAUSE", "-1"), ("PAUSE", "foo"), ("PAUSE", ""), ("PAUSE", "1.5"), ("PAUSE", "+1"), ("PAUSE", "01"),
     ("PAUSE", "99999999999999999999"), ("PAUSE", "9223372036854775808"), ("PAUSE", "9223372036854775807"),
     ("PAUSE", "1", "foo"), ("PAUSE", "foo", "foo"), ("PAUSE", "-1", "foo"), ("PAUSE", "0"), ("PAUSE", "0", "write"),
