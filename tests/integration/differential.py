@@ -1,0 +1,160 @@
+"""The same commands to one plain server and to slotproxy over three primaries of the same version: do they differ?
+
+    python -m tests.integration.differential --seconds 600 [--server PATH]
+
+goes through every example with all its variants, then through generated sequences, with slots at rest and with slots
+that move, until the time is over. `test_differential` does a part of the same.
+
+Both sides start empty for every sequence: the nodes are flushed directly, not through the proxy. What is compared how
+stands in `differential_rules`, what is asked in `differential_cases`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+import trio
+from hypothesis import HealthCheck, Phase, given, settings
+
+from slotproxy.demo.cluster import EmbeddedCluster
+from slotproxy.demo.guard import Guard
+from slotproxy.demo.servers import find_redis_server
+from tests.conftest import NODE_TIMEOUT_MS
+from tests.integration.differential_cases import (
+    TAGS,
+    Example,
+    Words,
+    examples,
+    making,
+    pipelines,
+    populated,
+    spell,
+    variants,
+)
+from tests.integration.differential_sides import Divergence, Mover, Sides, sides_of
+
+# ---- what is made of the examples
+
+
+def check_example(sides: Sides, number: int, example: Example, every: int = 1) -> list[Divergence]:
+    """One of the examples and every `every`-th of its variants, each on keys freshly made; shrunk."""
+    if not sides.knows(spell(example[0], b"")):
+        return []
+    tag = b"example%d" % number
+    sides.reset()
+    sequence: list[Words] = []
+    for place, (kinds, words) in enumerate(variants(example, tag)):
+        if place == 0 or (number + place) % every == 0:
+            sequence += one_case(sides, kinds, words, tag)
+    found: dict[str, Divergence] = {}
+    for divergence in sides.run(sequence):
+        # One for each kind of difference: its variants often all fail alike.
+        found.setdefault(f"{divergence.call.name} {divergence.expected[:12]!r} {divergence.said[:12]!r}", divergence)
+    return [sides.shrunk(divergence) for divergence in found.values()]
+
+
+def one_case(sides: Sides, kinds: list[str], words: Words, tag: bytes) -> list[Words]:
+    """Make the keys, run the command, look at what it left."""
+    before = [command for kind in kinds for command in making(kind, tag)]
+    command = sides.rules.table.resolve(list(words))
+    if command is None or not (command.write or command.script):
+        return [*before, words]
+    after = [look for kind in kinds for look in looks(sides, spell("@" + kind, tag))]
+    return [*before, words, *after]
+
+
+def looks(sides: Sides, key: bytes) -> list[Words]:
+    """Commands whose replies tell all that a key holds."""
+    found: list[Words] = [(b"DUMP", key), (b"PTTL", key), (b"SMEMBERS", key)]
+    return [*found, (b"XINFO", b"STREAM", key, b"FULL")] if key.endswith(b"}stream") else found
+
+
+def look_at_all(sides: Sides) -> list[Divergence]:
+    """Every key that either side has, whole."""
+    keys = sides.keys()
+    return sides.run([look for key in keys for look in (*looks(sides, key), (b"TYPE", key))])
+
+
+# ---- generated sequences
+
+
+def check_pipelines(sides: Sides, pipelines: list[list[Words]]) -> list[Divergence]:
+    """Send them to keys of every kind; then look at every key."""
+    sides.reset()
+    start = populated()
+    sequence = [*start, *(words for pipeline in pipelines for words in pipeline if sides.knows(words[0]))]
+    sizes = [len([words for words in pipeline if sides.knows(words[0])]) for pipeline in pipelines]
+    return sides.run(sequence, [len(start), *sizes]) or look_at_all(sides)
+
+
+def search(sides: Sides, count: int, *, shrink: bool = True) -> None:
+    """`count` generated sequences. Raises AssertionError that shows one which differs; the shortest, if `shrink`."""
+    phases = [Phase.generate, *([Phase.shrink] if shrink else [])]
+
+    @settings(
+        max_examples=count, deadline=None, database=None, phases=phases, suppress_health_check=list(HealthCheck)
+    )  # fmt: skip
+    @given(pipelines)
+    def check(sequence: list[list[Words]]) -> None:
+        found = check_pipelines(sides, sequence)
+        assert not found, told(found)
+
+    check()
+
+
+def told(found: Sequence[Divergence]) -> str:
+    """The divergences, for reading."""
+    return f"{len(found)} replies differ\n\n" + "\n\n".join(map(str, found[:10]))
+
+
+# ---- the long form
+
+
+def main() -> int:
+    """Returns 1 when anything differed."""
+    parser = argparse.ArgumentParser(description="Compare slotproxy over three primaries with one plain server.")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--server", default=None, help="path of a redis-server; default: the first one found")
+    options = parser.parse_args()
+    guard = Guard("slotproxy-test-")
+    server = options.server or find_redis_server()
+    cluster = EmbeddedCluster(server=server, node_timeout_ms=NODE_TIMEOUT_MS, guard=guard)
+    try:
+        trio.run(_form, cluster)
+        with sides_of(cluster, guard) as sides:
+            return _run_until(time.monotonic() + options.seconds, sides, cluster)
+    finally:
+        cluster.close()
+        guard.close()
+
+
+async def _form(cluster: EmbeddedCluster) -> None:
+    await cluster.start()
+    cluster.disconnect()
+
+
+def _run_until(end: float, sides: Sides, cluster: EmbeddedCluster) -> int:
+    failures = 0
+    for number, example in enumerate(examples()):
+        for divergence in check_example(sides, number, example):
+            failures += 1
+            print(divergence, end="\n\n", flush=True)
+    rounds = 0
+    while time.monotonic() < end:
+        rounds += 1
+        try:
+            search(sides, 100)
+            with sides.moving(), Mover(cluster, TAGS):
+                search(sides, 20, shrink=False)
+        except AssertionError as error:
+            failures += 1
+            print(error, end="\n\n", flush=True)
+    print(f"{failures} failures; the examples and {rounds} rounds of generated sequences")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""How the replies of one plain server and of slotproxy are compared, and where slotproxy means to differ.
+
+`EXCEPTIONS` is the whole list of what is not compared byte for byte on a cluster whose slots rest; the README shows it.
+`WHILE_SLOTS_MOVE` is what comes on top while they move. A reply without an order of its own (the command table's
+nondeterministic_output_order, and UNORDERED) is compared as a multiset: that is no exception.
+
+Knows replies and command names only: no server, no socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from slotproxy.protocol.commands import CommandTable, KeysError
+from slotproxy.protocol.replies import elements_of
+from slotproxy.protocol.slots import key_slot
+from slotproxy.protocol.splitting import SPLITTABLE
+
+
+class Call(NamedTuple):
+    """One command. `name` as the table has it (`config|get`), in lower case; `words` as they are sent."""
+
+    name: str
+    words: tuple[bytes, ...]
+
+
+Tree = bytes | list["Tree"]
+Compare = Callable[[bytes, bytes], bool]
+"""The server's reply, slotproxy's reply, whole frames: whether they say the same."""
+
+
+def tree(frame: bytes) -> Tree:
+    """A reply as nested lists of frames."""
+    elements = elements_of(frame)
+    return frame if elements is None else [tree(element) for element in elements]
+
+
+# ---- ways to compare
+
+
+def same(expected: bytes, said: bytes) -> bool:
+    return expected == said
+
+
+def in_any_order(expected: bytes, said: bytes) -> bool:
+    """Equal once every array, at any depth, is sorted."""
+    return _sorted(tree(expected)) == _sorted(tree(said))
+
+
+def pairs_in_any_order(expected: bytes, said: bytes) -> bool:
+    """Flat arrays of names and values, also behind a cursor."""
+    ours, theirs = tree(said), tree(expected)
+    if isinstance(ours, list) and isinstance(theirs, list):
+        if len(ours) == len(theirs) == 2 and isinstance(ours[1], list) and isinstance(theirs[1], list):
+            return ours[0] == theirs[0] and _pairs(ours[1]) == _pairs(theirs[1])
+        return _pairs(ours) == _pairs(theirs)
+    return expected == said
+
+
+def within(difference: int) -> Compare:
+    """Equal but for integers, which may differ by that much: what depends on the time of asking."""
+
+    def compare(expected: bytes, said: bytes) -> bool:
+        return _close(tree(expected), tree(said), difference)
+
+    return compare
+
+
+def same_shape(expected: bytes, said: bytes) -> bool:
+    """The same types and lengths of arrays; errors and nulls equal."""
+    return _shape(tree(expected)) == _shape(tree(said))
+
+
+def same_kind(expected: bytes, said: bytes) -> bool:
+    """The same type at the top; errors equal."""
+    return expected == said if expected[:1] == b"-" else expected[:1] == said[:1]
+
+
+def same_dump(expected: bytes, said: bytes) -> bool:
+    """Serialized values: hash tables are written in an order of their own, streams with the time of reading."""
+    types = {frame.partition(b"\r\n")[2][:1] for frame in (expected, said)}
+    return len(expected) == len(said) and len(types) == 1 and types <= _DUMPED_WITH_CHANCE
+
+
+def same_fields(expected: bytes, said: bytes) -> bool:
+    """Flat maps: the same names with values of the same type."""
+    ours, theirs = tree(said), tree(expected)
+    if not isinstance(ours, list) or not isinstance(theirs, list):
+        return same_kind(expected, said)
+    kinds = [[(name, _shape(value)[:1]) for name, value in zip(x[::2], x[1::2], strict=False)] for x in (ours, theirs)]
+    return len(ours) == len(theirs) and sorted(map(repr, kinds[0])) == sorted(map(repr, kinds[1]))
+
+
+def same_names(expected: bytes, said: bytes) -> bool:
+    """Texts of `name=value` or `name:value`: every name of the server's, in its order; ours may have more lines."""
+    if expected[:1] != b"$" or said[:1] != b"$":
+        return expected == said
+    names = [re.findall(rb"(?:^|[ \n])(# \w+|[\w.-]+(?=[=:]))", text.replace(b"\r", b"")) for text in (expected, said)]
+    rest = iter(names[1])
+    return all(name in rest for name in names[0])
+
+
+def same_code(expected: bytes, said: bytes) -> bool:
+    """Both are errors, of the same first word."""
+    return expected[:1] == said[:1] == b"-" and expected.partition(b" ")[0] == said.partition(b" ")[0]
+
+
+def _sorted(value: Tree) -> object:
+    return sorted(repr(_sorted(part)) for part in value) if isinstance(value, list) else value
+
+
+def _pairs(flat: list[Tree]) -> list[str]:
+    return [*sorted(repr(pair) for pair in zip(flat[::2], flat[1::2], strict=False)), str(len(flat))]
+
+
+def _close(expected: Tree, said: Tree, difference: int) -> bool:
+    if isinstance(expected, list) and isinstance(said, list):
+        return len(expected) == len(said) and all(
+            _close(one, other, difference) for one, other in zip(expected, said, strict=True)
+        )
+    if isinstance(expected, bytes) and isinstance(said, bytes) and expected[:1] == said[:1] == b":":
+        first, second = int(expected[1:-2]), int(said[1:-2])
+        # A key without a time to live (-1) or that is missing (-2) is no moment near another.
+        return first == second or (min(first, second) >= 0 and abs(first - second) <= difference)
+    return expected == said
+
+
+def _shape(value: Tree) -> list[object]:
+    if isinstance(value, list):
+        return ["array", *map(_shape, value)]
+    return [value if value[:1] == b"-" or value[1:3] == b"-1" else value[:1]]
+
+
+def _asks_other_keys(words: tuple[bytes, ...]) -> bool:
+    options = [word.upper() for word in words]
+    return any(
+        option == b"GET" or (option == b"BY" and b"*" in pattern)
+        for option, pattern in zip(options[2:], words[3:], strict=False)
+    )
+
+
+# ---- what is compared how
+
+
+class Rule(NamedTuple):
+    """One row of exceptions: which commands, how their replies are compared, and why."""
+
+    commands: str
+    how: str
+    compare: Compare
+    why: str
+
+
+EXCEPTIONS: Final[list[Rule]] = [
+    Rule("ttl pttl expiretime pexpiretime object|idletime", "within 5 s", within(5_000), "depends on when it is asked"),
+    Rule("xpending xinfo|consumers xinfo|stream", "times within 5 s", within(5_000), "depends on when it is asked"),
+    Rule("time lastsave", "both are times", same_shape, "depends on when it is asked"),
+    Rule("spop srandmember hrandfield zrandmember randomkey acl|genpass", "type and length", same_shape, "random"),
+    Rule("dump", "sets, hash tables and streams: length", same_dump, "random order, times of reading"),
+    Rule("object|encoding", "type", same_kind, "a server's memory, not its data: see the key's history"),
+    Rule("memory|usage", "type", same_kind, "a server's memory"),
+    Rule("memory|stats function|stats", "names of fields", same_fields, "the nodes' figures"),
+    Rule("memory|doctor memory|malloc-stats latency|doctor lolwut", "type", same_kind, "the nodes' own words"),
+    Rule("slowlog|get slowlog|len latency|latest latency|history latency|histogram acl|log", "type", same_kind,
+         "what the nodes measured, and they measure the proxy's own commands, too"),
+    Rule("info client|list client|info", "names of sections and fields", same_names, "figures differ"),
+    Rule("client|id hello", "type", same_shape, "every server has its own numbers"),
+]  # fmt: skip
+
+WHILE_SLOTS_MOVE: Final[list[Rule]] = [
+    Rule("object|encoding object|idletime object|freq memory|usage dump xinfo|stream", "type", same_kind,
+         "MIGRATE builds a key anew: it is packed and as if just used"),
+]  # fmt: skip
+
+UNORDERED: Final = "command command|info command|docs command|list sscan pubsub|channels"
+PAIRED: Final = "hgetall hscan zscan config|get"
+
+_DUMPED_WITH_CHANCE: Final = {b"\x02", b"\x04", b"\x0f", b"\x13", b"\x15"}  # rdb.h: RDB_TYPE_*
+_ONE_DATABASE = b" is not allowed in cluster mode\r\n"
+_SORT_DENIED = re.compile(rb"-ERR ((BY|GET) option of SORT denied in (?i:cluster) mode\.|syntax error)\r\n")
+_OWN_ERRORS = re.compile(rb"-ERR (unknown (sub)?command|wrong number of arguments) ", re.IGNORECASE)
+
+PENDING: Final = frozenset(["memory", "object", "stralgo", "xgroup", "xinfo"])
+"""Commands, whole containers, that slotproxy may still call `not supported yet`: nothing is compared behind that."""
+
+
+class Rules:
+    """The rules for servers of one version; `moving`: also those for slots that move."""
+
+    def __init__(self, table: CommandTable, version: tuple[int, ...], *, moving: bool = False) -> None:
+        self.table = table
+        self._version = version
+        self._by_name: dict[str, Compare] = {}
+        for command in table.commands():
+            if "nondeterministic_output_order" in command.tips:
+                self._by_name[command.name] = in_any_order
+        self._by_name |= dict.fromkeys(UNORDERED.split(), in_any_order)
+        self._by_name |= dict.fromkeys(PAIRED.split(), pairs_in_any_order)
+        for rule in [*EXCEPTIONS, *(WHILE_SLOTS_MOVE if moving else [])]:
+            self._by_name |= dict.fromkeys(rule.commands.split(), rule.compare)
+
+    def call(self, words: Iterable[bytes]) -> Call:
+        """The command that these words are."""
+        taken = tuple(words)
+        command = self.table.resolve(list(taken)) if taken else None
+        return Call(command.name if command else taken[0].lower().decode("latin-1"), taken)
+
+    def agree(self, call: Call, expected: bytes, said: bytes) -> bool:
+        """Whether slotproxy may answer `said` where a plain server answers `expected`."""
+        if expected == said:
+            return True
+        if self._version < (7,) and _OWN_ERRORS.match(said) and same_code(expected, said):
+            return True  # slotproxy has the words of 7.0 also in front of older servers
+        return self._by_name.get(call.name, same)(expected, said)
+
+    def is_pending(self, call: Call, said: bytes) -> bool:
+        """Whether the reply says that slotproxy cannot do this yet, and may."""
+        return said.endswith(b" is not supported yet\r\n") and call.name.partition("|")[0] in PENDING
+
+    def own_answer(self, call: Call) -> re.Pattern[bytes] | None:
+        """What slotproxy answers instead of doing what a plain server would; None where it means to do the same."""
+        words = call.words
+        name = call.name.partition("|")[0]
+        if name == "select" and len(words) == 2 and re.fullmatch(rb"-?[1-9]\d{0,8}", words[1]):
+            return re.compile(rb"-ERR SELECT" + _ONE_DATABASE)
+        if name in ("move", "swapdb") and len(words) == 3:
+            return re.compile(rb"-ERR " + name.upper().encode() + _ONE_DATABASE)
+        if name == "copy" and b"DB" in map(bytes.upper, words[3:]):
+            return re.compile(rb"-ERR .*\r\n")
+        if name in ("sort", "sort_ro") and _asks_other_keys(words):
+            return _SORT_DENIED
+        if self._over_slots(call):
+            return re.compile(rb"-CROSSSLOT Keys in request don't hash to the same slot\r\n")
+        return None
+
+    def _over_slots(self, call: Call) -> bool:
+        command = self.table.resolve(list(call.words))
+        if command is None or call.name in SPLITTABLE or not command.check_arity(len(call.words)):
+            return False
+        try:
+            keys = command.keys(list(call.words))
+        except KeysError:
+            return False
+        return len({int(key_slot(key)) for key in keys}) > 1

@@ -1,0 +1,280 @@
+"""Both sides of the differential test: a plain server and a proxy before three primaries; slots that move; replies.
+
+Invariants: sockets here block and the slots' mover has a thread of its own, because Hypothesis drives plain functions;
+a reply is never decoded before it is known to differ. What is asked, and which differences are meant, stands elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final, NamedTuple, Self, cast
+
+import hiredis
+import trio
+
+from slotproxy.demo.cluster import EmbeddedCluster
+from slotproxy.demo.connection import pack
+from slotproxy.demo.guard import Guard
+from slotproxy.demo.proxy import ProxyProcess
+from slotproxy.demo.reshard import move_slot
+from slotproxy.demo.servers import free_port, server_version
+from slotproxy.protocol.commands import CommandTable
+from slotproxy.protocol.replies import ReplyScanner, elements_of
+from slotproxy.protocol.slots import key_slot
+from tests.integration.differential_cases import Words
+from tests.integration.differential_rules import Call, Rules
+from tests.integration.load import ORDERS
+
+HOST: Final = "127.0.0.1"
+PATIENCE: Final = 45.0
+"""Seconds for one reply: more than the proxy's park timeout, so that its own error is seen."""
+CHUNK: Final = 150
+CLOSED: Final = b"<closed>"
+_MARK: Final = b"~end of the replies~"
+_MARK_REPLY: Final = b"$%d\r\n%b\r\n" % (len(_MARK), _MARK)
+
+
+class Peer:
+    """A client on one side, reconnecting when it was hung up on."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._socket: socket.socket | None = None
+        self._scanner = ReplyScanner()
+
+    def replies(self, requests: Sequence[Words]) -> list[bytes]:
+        """Every reply to these requests, pipelined; the last is CLOSED when the connection ended behind them."""
+        if self._socket is None:
+            self._socket = socket.create_connection((HOST, self.port), timeout=PATIENCE)
+            self._scanner = ReplyScanner()
+        found: list[bytes] = []
+        scanner = self._scanner
+        try:
+            self._socket.sendall(b"".join(pack(*words) for words in requests) + pack("ECHO", _MARK))
+            while True:
+                while scanner.scan():
+                    frame = scanner.buffer[scanner.start : scanner.end]
+                    if frame == _MARK_REPLY:
+                        return found
+                    found.append(frame)
+                data = self._socket.recv(65_536)
+                if not data:
+                    break
+                scanner.feed(data)
+        except ConnectionError:
+            pass
+        except TimeoutError:
+            found.append(b"<no reply>")
+        self.close()
+        return [*found, CLOSED]
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class Divergence(NamedTuple):
+    """One reply that differs, and everything that was sent since both sides were empty."""
+
+    call: Call
+    expected: bytes
+    said: bytes
+    sequence: list[Words]
+
+    def __str__(self) -> str:
+        asked = "\n".join("    " + shown(words) for words in self.sequence[-60:])
+        return (
+            f"{shown(self.call.words)}\n  server: {self.expected[:400]!r}\n  proxy:  {self.said[:400]!r}\n"
+            f"  sequence ({len(self.sequence)}):\n{asked}"
+        )
+
+
+def shown(words: Words) -> str:
+    return " ".join(word.decode() if re.fullmatch(rb"[!#-&(-~]+", word) else repr(word)[1:] for word in words)
+
+
+class Sides:
+    """Both sides and how to compare them. `moving`: slots move meanwhile."""
+
+    def __init__(self, plain: int, proxy: int, nodes: Sequence[int], version: tuple[int, ...]) -> None:
+        self.version = version
+        self._plain, self._proxy = Peer(plain), Peer(proxy)
+        self._direct = [Peer(port) for port in (plain, *nodes)]
+        table = _table_of(plain)
+        self.rules = Rules(table, version)
+        self._rules = {False: self.rules, True: Rules(table, version, moving=True)}
+
+    def close(self) -> None:
+        for peer in (self._plain, self._proxy, *self._direct):
+            peer.close()
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Slots move while the block runs."""
+        self.rules = self._rules[True]
+        yield
+        self.rules = self._rules[False]
+
+    def knows(self, name: bytes) -> bool:
+        """Whether these servers have the command."""
+        return self.rules.table.get(name) is not None
+
+    def reset(self) -> None:
+        """No keys, no scripts, no functions, on either side; new connections of the clients."""
+        self._plain.close()
+        self._proxy.close()
+        clear: list[Words] = [(b"SCRIPT", b"FLUSH"), (b"FLUSHALL",)]
+        if self.version >= (7,):
+            clear.insert(0, (b"FUNCTION", b"FLUSH"))
+        for peer in self._direct:
+            peer.replies(clear)
+        # A key can move past while the nodes are flushed one by one.
+        while any([peer.replies([(b"FLUSHALL",), (b"DBSIZE",)])[1] != b":0\r\n" for peer in self._direct]):
+            pass
+
+    def keys(self) -> list[bytes]:
+        """The names of all keys on the plain server and, while nothing moves, at the nodes."""
+        peers = self._direct[:1] if self.rules is self._rules[True] else self._direct
+        listed = [key for peer in peers for key in elements_of(peer.replies([(b"KEYS", b"*")])[0]) or []]
+        return sorted({key.split(b"\r\n", 1)[1][:-2] for key in listed})
+
+    def run(self, sequence: Sequence[Words], sizes: Sequence[int] = ()) -> list[Divergence]:
+        """Send it to both sides, in pipelines of these sizes and then of CHUNK; what differs, in order."""
+        found: list[Divergence] = []
+        done = 0
+        for size in (*sizes, *[CHUNK] * (len(sequence) // CHUNK + 1)):
+            chunk = sequence[done : done + size]
+            done += len(chunk)
+            if chunk:
+                found += self._compare(chunk, sequence[: done - len(chunk)])
+        return found
+
+    def _compare(self, chunk: Sequence[Words], before: Sequence[Words]) -> list[Divergence]:
+        calls = [self.rules.call(words) for words in chunk]
+        own = [self.rules.own_answer(call) for call in calls]
+        asked = [call.words for call, pattern in zip(calls, own, strict=True) if pattern is None]
+        expected = self._plain.replies(asked)
+        said = self._proxy.replies(chunk)
+        if len(said) - len(chunk) != len(expected) - len(asked):
+            whole = Call("(the whole pipeline)", (b"pipeline",))
+            return [Divergence(whole, b"".join(expected), b"".join(said), [*before, *chunk])]
+        found: list[Divergence] = []
+        position = 0
+        for number, (call, pattern) in enumerate(zip(calls, own, strict=True)):
+            if number >= len(said):
+                break  # CLIENT REPLY, or both have hung up
+            if pattern is not None:
+                wanted, agreed = pattern.pattern, bool(pattern.fullmatch(said[number]))
+            else:
+                wanted = expected[position]
+                agreed = self.rules.agree(call, wanted, said[number])
+                position += 1
+            if self.rules.is_pending(call, said[number]):
+                break
+            if not agreed:
+                found.append(Divergence(call, wanted, said[number], [*before, *chunk[: number + 1]]))
+        return found
+
+    def shrunk(self, divergence: Divergence) -> Divergence:
+        """The same command still differing, behind as few others as possible."""
+        best = divergence
+        step = max(1, len(best.sequence) // 2)
+        while step:
+            start = 0
+            while start < len(best.sequence) - 1:
+                shorter = [*best.sequence[:start], *best.sequence[start + step : -1], best.sequence[-1]]
+                self.reset()
+                again = [one for one in self.run(shorter) if one.call == best.call]
+                if again and len(again[0].sequence) < len(best.sequence):
+                    best = again[0]
+                else:
+                    start += step
+            step //= 2
+        return best
+
+
+def _table_of(port: int) -> CommandTable:
+    peer = Peer(port)
+    reader = hiredis.Reader()
+    reader.feed(peer.replies([(b"COMMAND",)])[0])
+    peer.close()
+    return CommandTable.from_reply(cast(list[object], reader.gets()))
+
+
+# ---- servers
+
+
+@contextmanager
+def sides_of(cluster: EmbeddedCluster, guard: Guard) -> Iterator[Sides]:
+    """A plain server of the cluster's version and a proxy in front of the cluster, for as long as the block runs."""
+    plain = free_port()
+    settings = {"port": str(plain), "bind": HOST, "save": "", "dir": str(guard.folder)}
+    words = [cluster.server, *(word for name, value in settings.items() for word in (f"--{name}", value))]
+    server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    guard.watch(server.pid)
+    proxy = ProxyProcess(cluster.seeds, guard=guard)
+    try:
+        trio.run(proxy.start)
+        sides = Sides(plain, proxy.port, [node.port for node in cluster.nodes], server_version(cluster.server))
+        yield sides
+        sides.close()
+        assert trio.run(proxy.stop) == 0, proxy.stderr
+        assert "Traceback" not in proxy.stderr, proxy.stderr
+    finally:
+        proxy.kill()
+        guard.kill(server)
+
+
+class Mover:
+    """Moves the slots of some tags around the cluster, in a thread, while the block runs; back home at its end.
+
+    A slot comes back at the earliest a tenth of a second after it left: that it comes back while a window of commands
+    from before is on its way is what the ordering contract excludes.
+    """
+
+    def __init__(self, cluster: EmbeddedCluster, tags: Sequence[bytes]) -> None:
+        self.moves = 0
+        self._cluster = cluster
+        self._slots = [int(key_slot(tag)) for tag in tags]
+        self._thread = threading.Thread(target=trio.run, args=(self._run,))
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self._cluster.disconnect()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    async def _run(self) -> None:
+        try:
+            homes = {slot: await self._cluster.owner(slot) for slot in self._slots}
+            nodes = self._cluster.nodes
+            round_ = 0
+            while not (self._stop.is_set() and round_ % 2 == 0):
+                rested = trio.current_time() + 0.1
+                for slot, home in homes.items():
+                    away = nodes[(nodes.index(home) + 1 + round_ // 2 % 2) % len(nodes)]
+                    ends = (home, away) if round_ % 2 == 0 else (away, home)
+                    await move_slot(self._cluster, slot, *ends, batch=1, order=ORDERS[round_ // 4 % 2])
+                    self.moves += 1
+                round_ += 1
+                await trio.sleep_until(rested)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._cluster.disconnect()
