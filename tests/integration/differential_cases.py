@@ -112,7 +112,7 @@ SDIFFSTORE @new @set @set2 | SINTERSTORE @str @set @set2 | SUNIONSTORE @set @set
 SMOVE @set @set a
 SPOP =@one | SPOP =@one 5 | SPOP =@list | SRANDMEMBER @set | SRANDMEMBER @set 2 | SRANDMEMBER @set -5
 SRANDMEMBER @none 1
-SORT @list | SORT @list DESC LIMIT 0 2 | SORT @set ALPHA STORE @new | SORT @list BY w_*
+SORT @list | SORT @list DESC LIMIT 0 2 | SORT @set ALPHA STORE @new | SORT @list BY =w_*
 SORT @str
 SORT_RO @list ALPHA | SORT_RO @set ALPHA DESC LIMIT 1 1
 SPUBLISH @str message
@@ -218,6 +218,7 @@ _MIXED: Final = (*KINDS, "new", "set2", "zset2", "hll2", "ints")
 # Removes at random, so that the sides part; prints 16,384 registers.
 _NOT_GENERATED: Final = ("SPOP", "PFDEBUG")
 _CHOICES: Final = [example for example in examples() if example[0] not in _NOT_GENERATED]
+_SCRIPTS: Final = ("EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "FCALL", "FCALL_RO")
 
 
 def populated() -> list[Words]:
@@ -226,9 +227,9 @@ def populated() -> list[Words]:
 
 
 @st.composite
-def commands(draw: Callable[[st.SearchStrategy[object]], object]) -> Words:
+def commands(draw: Callable[[st.SearchStrategy[object]], object], choices: list[Example]) -> Words:
     """An example on any of the keys; some with a wrong word or some words missing."""
-    example = draw(st.sampled_from(_CHOICES))
+    example = draw(st.sampled_from(choices))
     assert isinstance(example, tuple)
     tags = st.sampled_from(TAGS)
     tag = draw(tags)
@@ -252,5 +253,7 @@ def commands(draw: Callable[[st.SearchStrategy[object]], object]) -> Words:
     return tuple(words)
 
 
-pipelines: Final = st.lists(st.lists(commands(), min_size=1, max_size=20), min_size=1, max_size=6)
-"""A sequence, in pipelines."""
+def pipelines(*, scripts: bool) -> st.SearchStrategy[list[list[Words]]]:
+    """Sequences, cut into pipelines."""
+    choices = [example for example in _CHOICES if scripts or example[0] not in _SCRIPTS]
+    return st.lists(st.lists(commands(choices), min_size=1, max_size=20), min_size=1, max_size=6)

@@ -101,7 +101,7 @@ def shown(words: Words) -> str:
 
 
 class Sides:
-    """Both sides and how to compare them. `moving`: slots move meanwhile."""
+    """Both sides and how to compare them."""
 
     def __init__(self, plain: int, proxy: int, nodes: Sequence[int], version: tuple[int, ...]) -> None:
         self.version = version
@@ -119,8 +119,15 @@ class Sides:
     def moving(self) -> Iterator[None]:
         """Slots move while the block runs."""
         self.rules = self._rules[True]
-        yield
-        self.rules = self._rules[False]
+        try:
+            yield
+        finally:
+            self.rules = self._rules[False]
+
+    @property
+    def in_motion(self) -> bool:
+        """Whether slots move."""
+        return self.rules is self._rules[True]
 
     def knows(self, name: bytes) -> bool:
         """Whether these servers have the command."""
@@ -141,7 +148,7 @@ class Sides:
 
     def keys(self) -> list[bytes]:
         """The names of all keys on the plain server and, while nothing moves, at the nodes."""
-        peers = self._direct[:1] if self.rules is self._rules[True] else self._direct
+        peers = self._direct[:1] if self.in_motion else self._direct
         listed = [key for peer in peers for key in elements_of(peer.replies([(b"KEYS", b"*")])[0]) or []]
         return sorted({key.split(b"\r\n", 1)[1][:-2] for key in listed})
 

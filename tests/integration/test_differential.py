@@ -14,10 +14,11 @@ import trio
 from slotproxy.demo.cluster import EmbeddedCluster
 from slotproxy.demo.guard import Guard
 from tests.integration.differential import check_example, search, told
-from tests.integration.differential_cases import examples
-from tests.integration.differential_sides import Sides, sides_of
+from tests.integration.differential_cases import TAGS, examples
+from tests.integration.differential_sides import Mover, Sides, sides_of
 
-EXAMPLES = 40
+EXAMPLES = 80
+EXAMPLES_WHILE_MOVING = 60
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +43,12 @@ def test_every_command_with_keys_answers_as_one_server_would(sides: Sides) -> No
 
 def test_any_sequence_is_answered_as_by_one_server(sides: Sides) -> None:
     search(sides, EXAMPLES)
+
+
+def test_any_sequence_is_answered_as_by_one_server_while_slots_move(
+    sides: Sides, running_cluster: EmbeddedCluster
+) -> None:
+    with sides.moving(), Mover(running_cluster, TAGS) as mover:
+        # Not scripts: their confirmed refusals reach the client when the slot has moved on in between.
+        search(sides, EXAMPLES_WHILE_MOVING, scripts=False)
+    assert mover.moves > 20
