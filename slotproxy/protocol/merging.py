@@ -182,7 +182,7 @@ def _all_succeeded(replies: list[NodeReply], arguments: list[bytes]) -> bytes:
 
 
 def _union(replies: list[NodeReply], arguments: list[bytes]) -> bytes:
-    """Elements of arrays and sets, each once (a key that is being migrated is on two nodes); of maps the names.
+    """Elements of arrays and sets, each once (a key that is being migrated is on two nodes); of maps the fields.
 
     Null counts as empty; where the first reply is neither, the first reply.
     """
@@ -195,7 +195,11 @@ def _union(replies: list[NodeReply], arguments: list[bytes]) -> bytes:
         return first
     having = [reply for reply in replies if not is_null(reply.frame)]
     if first[:1] == b"%":
-        return merged_numbers(having, [reply.frame for reply in having], True)
+        fields: dict[bytes, bytes] = {}
+        for reply in having:
+            for field, value in reply.fields(reply.frame).items():
+                fields.setdefault(field, value)
+        return aggregate(first, [frame for pair in fields.items() for frame in pair])
     elements: dict[bytes, None] = {}
     for reply in having:
         elements.update(dict.fromkeys(reply.items(reply.frame)))

@@ -181,7 +181,7 @@ def test_many_keys_are_merged_in_linear_time() -> None:
         ([array([OK]), NULL], array([OK])),
         ([NULL, NULL], NULL),
         ([b"~1\r\n+a\r\n", b"~2\r\n+a\r\n+b\r\n"], b"~2\r\n+a\r\n+b\r\n"),
-        ([b"%1\r\n+a\r\n+1\r\n", b"%2\r\n+a\r\n+2\r\n+b\r\n+3\r\n"], b"%2\r\n+a\r\n+1\r\n+b\r\n+3\r\n"),
+        ([b"%1\r\n+a\r\n:1\r\n", b"%2\r\n+b\r\n:3\r\n+a\r\n:2\r\n"], b"%2\r\n+a\r\n:1\r\n+b\r\n:3\r\n"),
     ],
 )
 def test_without_a_policy_scalars_are_one_and_nulls_are_empty(replies: list[bytes], expected: bytes) -> None:
@@ -193,12 +193,13 @@ def test_without_a_policy_scalars_are_one_and_nulls_are_empty(replies: list[byte
     [
         *[("dbsize", policy, b":1\r\n", odd) for policy in POLICIES[1:6] for odd in [OK, b":x\r\n", array([])]],
         *[("dbsize", "agg_sum", b":1\r\n", odd) for odd in [b":\r\n", b":-\r\n", b":1_0\r\n", b":1", b"", NULL]],
-        ("dbsize", "agg_sum", b":1\r\n", b":%d\r\n" % 2**63),
+        *[("dbsize", "agg_sum", b":1\r\n", odd) for odd in [b":%d\r\n" % 2**63, b":" + b"9" * 5000 + b"\r\n"]],
         ("acl|deluser", "all_succeeded", b":1\r\n", OK),
         ("script|exists", "agg_logical_and", array([b":1\r\n"]), array([b":1\r\n", b":1\r\n"])),
         ("script|exists", "agg_logical_and", array([b":1\r\n"]), array([OK])),
         ("keys", "", array([OK]), OK),
         ("keys", "", array([OK]), b"*2\r\n+a\r\n"),
+        *[("module.command", "", b"%0\r\n", odd) for odd in [OK, b"%x\r\n", b"%-1\r\n", b"%1\r\n+a\r\n"]],
         ("lastsave", "", b":1\r\n", OK),
         ("randomkey", "", bulk(b"a"), array([])),
         ("randomkey", "", bulk(b"a"), b"$5\r\na\r\n"),

@@ -44,14 +44,17 @@ def test_the_slow_log_is_newest_first_by_time_and_then_by_id() -> None:
     assert slowlog(one, other) == [(3, 60), (9, 50), (8, 50), (2, 50), (7, 10)]
 
 
-@pytest.mark.parametrize(("count", "shown"), [("", 10), ("3", 3), ("0", 0), ("-1", 24), ("-7", 24), ("99", 24)])
+@pytest.mark.parametrize(("count", "shown"), [("", 10), ("no-number", 10), ("3", 3), ("0", 0), ("-1", 24), ("-7", 24), ("99", 24)])
 def test_the_slow_log_has_as_many_entries_as_were_asked_for(count: str, shown: int) -> None:
     logs = [[entry(number, 100 + number) for number in reversed(range(12))] for _ in range(2)]
     assert slowlog(*logs, count=count) == [(11 - at // 2, 111 - at // 2) for at in range(shown)]
 
 
 def test_ids_of_the_slow_log_do_not_depend_on_which_node_is_asked_first() -> None:
-    logs = {f"10.0.0.{host}:6379": encode([entry(5, 7), entry(4, 7)]) for host in range(4)}
+    logs = {
+        f"10.0.0.{host}:6379": encode([[number, 7, 12, [b"GET"], b"127.0.0.1:%d" % host, b""] for number in (5, 4)])
+        for host in range(4)
+    }
     words = [b"SLOWLOG", b"GET", b"-1"]
     seen = {
         merge_over_nodes("slowlog|get", "", words, list(nodes), [logs[node] for node in nodes])
@@ -86,7 +89,7 @@ def test_the_acl_log_is_youngest_first() -> None:
     expected = [logs[0][0], logs[1][0], logs[0][1], logs[2][0]]
     assert by_hand("acl|log", *logs) == encode(expected)
     assert by_hand("acl|log", *logs, arguments="2") == encode(expected[:2])
-    assert by_hand("acl|log", [], [], arguments="-1") == encode([])
+    assert by_hand("acl|log", *logs, arguments="-1") == encode([])
     assert by_hand("acl|log", [], [denied(b"c", b"2.25")] * 20) == encode([denied(b"c", b"2.25")] * 10)
     assert merged("acl|log", "", OK, OK, arguments="RESET") == OK
 
@@ -102,7 +105,9 @@ def test_the_latest_spike_of_an_event_is_the_youngest_and_the_maximum_the_greate
 
 
 def test_a_latency_history_has_one_sample_per_second_by_time() -> None:
-    assert by_hand("latency|history", [[10, 3], [30, 1]], [[5, 9], [10, 4]], []) == encode([[5, 9], [10, 4], [30, 1]])
+    merged_samples = encode([[5, 9], [10, 4], [30, 1]])
+    assert by_hand("latency|history", [[10, 3], [30, 1]], [[5, 9], [10, 4]], []) == merged_samples
+    assert by_hand("latency|history", [[5, 9], [10, 4]], [[10, 3], [30, 1]], []) == merged_samples
 
 
 BOUNDS = st.sampled_from([1, 2, 4, 8, 16, 33, 66, 1056])
@@ -196,6 +201,19 @@ def test_memory_is_added_up_and_ratios_are_those_of_the_sums() -> None:
     assert float(reply[at]) == pytest.approx(1.2)
     reply[at] = b"1.2"
     assert reply == expected
+
+
+def test_every_field_of_memory_is_kept_and_maps_in_it_are_added_up_too() -> None:
+    one, other = [b"db.0", [b"main", 3, b"x", b"y"], b"a", 1, b"c", 1], [b"db.0", [b"main", 4], b"b", 2]
+    together = [b"db.0", [b"main", 7, b"x", b"y"], b"a", 1, b"c", 1, b"b", 2]
+    assert by_hand("memory|stats", one, other) == encode(together)
+    one[1], other[1] = other[1], one[1]
+    assert by_hand("memory|stats", one, other) == encode(together)
+
+
+def test_a_ratio_whose_terms_are_not_all_there_is_the_greatest() -> None:
+    one, other = [[b"total.allocated", 9, b"dataset.percentage", each] for each in (b"5", b"7")]
+    assert by_hand("memory|stats", one, other) == encode([b"total.allocated", 18, b"dataset.percentage", b"7"])
 
 
 def test_memory_of_nodes_that_use_none_divides_by_nothing() -> None:
