@@ -44,7 +44,9 @@ def test_the_slow_log_is_newest_first_by_time_and_then_by_id() -> None:
     assert slowlog(one, other) == [(3, 60), (9, 50), (8, 50), (2, 50), (7, 10)]
 
 
-@pytest.mark.parametrize(("count", "shown"), [("", 10), ("no-number", 10), ("3", 3), ("0", 0), ("-1", 24), ("-7", 24), ("99", 24)])
+@pytest.mark.parametrize(
+    ("count", "shown"), [("", 10), ("no-number", 10), ("3", 3), ("0", 0), ("-1", 24), ("-7", 24), ("99", 24)]
+)
 def test_the_slow_log_has_as_many_entries_as_were_asked_for(count: str, shown: int) -> None:
     logs = [[entry(number, 100 + number) for number in reversed(range(12))] for _ in range(2)]
     assert slowlog(*logs, count=count) == [(11 - at // 2, 111 - at // 2) for at in range(shown)]
