@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from slotproxy.protocol.commands import Command
-from slotproxy.protocol.splitting import Part, merge
+from slotproxy.protocol.splitting import Merging
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -55,11 +55,11 @@ class Request:
 class Split:
     """The parts of one command, and the request that waits for them."""
 
-    def __init__(self, owner: Request, parts: list[Part]) -> None:
+    def __init__(self, owner: Request, merging: Merging, parts: int) -> None:
         self.owner: Final = owner
-        self._parts: Final = parts
-        self._replies: Final[list[bytes]] = [b""] * len(parts)
-        self._missing: i64 = len(parts)
+        self._merging: Final = merging
+        self._replies: Final[list[bytes]] = [b""] * parts
+        self._missing: i64 = parts
 
     def take(self, index: i64, reply: bytes) -> bool:
         """Keep one part's reply. True when it was the last."""
@@ -69,7 +69,7 @@ class Split:
 
     def merged(self) -> bytes:
         """The command's reply; only when all parts have answered."""
-        return merge(self.owner.command.name, self._parts, self._replies)
+        return self._merging.merge(self._replies)
 
 
 class RequestQueue:

@@ -36,7 +36,7 @@ from slotproxy.dataplane.requests import Request, Split
 from slotproxy.dataplane.territory import Dialler, Territory
 from slotproxy.protocol.redirects import Redirect, Refusal, error_code, parse_redirect, refusal_of
 from slotproxy.protocol.requests import arguments_of
-from slotproxy.protocol.splitting import Part, split_by_key
+from slotproxy.protocol.splitting import KeyMerging, Part, split_by_key
 
 
 class Control(Dialler, Protocol):
@@ -278,7 +278,7 @@ class Router:
 
     def parts_of(self, owner: Request, parts: list[Part]) -> list[Request]:
         """The requests into which `owner` is cut."""
-        split = Split(owner, parts)
+        split = Split(owner, KeyMerging(owner.command.name, parts), len(parts))
         return [
             Request(owner.client, owner.command, part.slot, part.raw, owner.started, part.distinct > 1, split, index)
             for index, part in enumerate(parts)

@@ -29,6 +29,14 @@ SPLITTABLE: Final[dict[str, tuple[int, int, bool]]] = {
 }
 
 
+class Merging:
+    """How the replies of a command's parts become its reply. Subclasses say what the parts were."""
+
+    def merge(self, replies: list[bytes]) -> bytes:
+        """The reply that one server would have given, from the parts' reply frames, in the order of the parts."""
+        raise AssertionError("a merging without merge()")
+
+
 class Part:
     """One piece of a split command: a whole request for `slot`, with the keys numbered `positions`."""
 
@@ -77,36 +85,43 @@ def _part(arguments: list[bytes], width: int, slot: int, positions: list[int]) -
     return Part(slot, command(words), positions, distinct)
 
 
-def merge(name: str, parts: list[Part], replies: list[bytes]) -> bytes:
-    """The reply that one server would have given, from the parts' reply frames, in the order of `parts`."""
-    how = SPLITTABLE[name][0]
-    for reply in replies:
-        if reply[0] == 0x2D or reply[0] == 0x21:  # '-' or '!'
-            return reply
-    if how == ALL_OK:
+class KeyMerging(Merging):
+    """Of a SPLITTABLE command's parts."""
+
+    def __init__(self, name: str, parts: list[Part]) -> None:
+        self._name: Final = name
+        self._parts: Final = parts
+
+    def merge(self, replies: list[bytes]) -> bytes:
+        """A failed part is the reply; else the parts' sum, their values in the order of the keys, or +OK."""
+        how = SPLITTABLE[self._name][0]
         for reply in replies:
-            if reply != OK:
-                return _unexpected(name, reply)
-        return OK
-    if how == SUM:
-        total = 0
-        for reply in replies:
-            digits = reply[1:-2]
-            if reply[0] != 0x3A or not digits.isdigit() or len(digits) > 19:
-                return _unexpected(name, reply)
-            total += int(digits)
-        return integer(total)
-    values: dict[int, bytes] = {}
-    for part, reply in zip(parts, replies, strict=True):
-        try:
-            elements = elements_of(reply)
-        except ProtocolError:
-            elements = None
-        if elements is None or len(elements) != len(part.positions):
-            return _unexpected(name, reply)
-        for position, element in zip(part.positions, elements, strict=True):
-            values[position] = element
-    return array([values[position] for position in range(len(values))])
+            if reply[0] == 0x2D or reply[0] == 0x21:  # '-' or '!'
+                return reply
+        if how == ALL_OK:
+            for reply in replies:
+                if reply != OK:
+                    return _unexpected(self._name, reply)
+            return OK
+        if how == SUM:
+            total = 0
+            for reply in replies:
+                digits = reply[1:-2]
+                if reply[0] != 0x3A or not digits.isdigit() or len(digits) > 19:
+                    return _unexpected(self._name, reply)
+                total += int(digits)
+            return integer(total)
+        values: dict[int, bytes] = {}
+        for part, reply in zip(self._parts, replies, strict=True):
+            try:
+                elements = elements_of(reply)
+            except ProtocolError:
+                elements = None
+            if elements is None or len(elements) != len(part.positions):
+                return _unexpected(self._name, reply)
+            for position, element in zip(part.positions, elements, strict=True):
+                values[position] = element
+        return array([values[position] for position in range(len(values))])
 
 
 def _unexpected(name: str, reply: bytes) -> bytes:

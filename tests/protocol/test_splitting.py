@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import NULL, OK, array, bulk, error, integer
 from slotproxy.protocol.slots import key_slot
-from slotproxy.protocol.splitting import SPLITTABLE, Part, merge, split_by_key, split_by_slot
+from slotproxy.protocol.splitting import SPLITTABLE, KeyMerging, Part, split_by_key, split_by_slot
 
 KEYS = st.lists(
     st.sampled_from([b"a", b"b", b"{a}1", b"{a}2", b"{b}1", b"", b"\r\n", b"c"]), min_size=1, max_size=9
@@ -61,7 +61,7 @@ def test_the_merged_reply_is_the_one_servers(
         return
     whole, in_parts = OneServer(held), OneServer(held)
     replies = [in_parts.answer(part.raw) for part in parts]
-    assert merge(name, parts, replies) == whole.answer(raw_of(words))
+    assert KeyMerging(name, parts).merge(replies) == whole.answer(raw_of(words))
     assert in_parts.held == whole.held
 
 
@@ -76,7 +76,7 @@ def test_a_split_mset_sets_what_the_whole_sets_the_last_value_of_a_key_included(
     words = [b"MSET", *(word for pair in pairs for word in pair)]
     parts = split_by_slot("mset", words)
     whole, in_parts = OneServer({}), OneServer({})
-    assert merge("mset", parts, [in_parts.answer(part.raw) for part in parts]) == whole.answer(raw_of(words))
+    assert KeyMerging("mset", parts).merge([in_parts.answer(part.raw) for part in parts]) == whole.answer(raw_of(words))
     assert in_parts.held == whole.held
 
 
@@ -155,7 +155,7 @@ def test_a_failed_part_is_the_reply(name: str, failed: bytes) -> None:
     for at in range(3):
         replies = [GOOD[name]] * 3
         replies[at] = failed
-        assert merge(name, parts, replies) == failed
+        assert KeyMerging(name, parts).merge(replies) == failed
 
 
 @pytest.mark.parametrize("name", sorted(SPLITTABLE))
@@ -190,7 +190,7 @@ def test_a_part_answered_with_something_else_is_an_error_and_never_a_whole_reply
     for at in range(3):
         replies = [GOOD[name]] * 3
         replies[at] = odd
-        merged = merge(name, parts, replies)
+        merged = KeyMerging(name, parts).merge(replies)
         assert merged.startswith(b"-ERR slotproxy: a part of " + name.upper().encode() + b" was answered '")
         assert merged.endswith(b"'\r\n") and merged.count(b"\r\n") == 1
 
@@ -199,10 +199,10 @@ def test_resp3_nulls_and_attributes_of_elements_are_kept() -> None:
     parts = parts_of("mget", b"a", b"b", b"a")
     assert [part.positions for part in parts] == [[0, 2], [1]]
     one, two, three = b"_\r\n", b"|1\r\n+ttl\r\n:3\r\n$1\r\nx\r\n", b"$1\r\ny\r\n"
-    assert merge("mget", parts, [array([one, three]), array([two])]) == array([one, two, three])
+    assert KeyMerging("mget", parts).merge([array([one, three]), array([two])]) == array([one, two, three])
 
 
 def test_sums_do_not_wrap() -> None:
     parts = parts_of("del", b"a", b"b")
     most = b":9223372036854775807\r\n"
-    assert merge("del", parts, [most, most]) == b":18446744073709551614\r\n"
+    assert KeyMerging("del", parts).merge([most, most]) == b":18446744073709551614\r\n"
