@@ -57,8 +57,9 @@ class SlotMap:
         self.nodes = {}
         for id, info in topology.nodes.items():
             old = before.get(id)
-            same = old is not None and (old.host, old.port, old.primary, old.failing, old.addresses) == (
-                info.host, info.port, info.primary, info.failing, info.addresses
+            same = old is not None and (
+                (old.host, old.port, old.primary, old.failing, old.addresses, old.replicates)
+                == (info.host, info.port, info.primary, info.failing, info.addresses, info.replicates)
             )  # fmt: skip
             self.nodes[id] = old if old is not None and same else info
         # A node that lost its id (a new one at the same address) stands there twice: the failing one yields.

@@ -28,11 +28,18 @@ class NodeInfo:
     """One node as the cluster announces it.
 
     `addresses` holds every (host, port) by which redirects may call it; `failing` is the answering node's
-    opinion.
+    opinion; `replicates` the id of a replica's primary.
     """
 
     def __init__(
-        self, id: str, host: str, port: int, primary: bool, failing: bool, addresses: frozenset[Address]
+        self,
+        id: str,
+        host: str,
+        port: int,
+        primary: bool,
+        failing: bool,
+        addresses: frozenset[Address],
+        replicates: str = "",
     ) -> None:
         self.id: Final = id
         self.host: Final = host
@@ -40,6 +47,7 @@ class NodeInfo:
         self.primary: Final = primary
         self.failing: Final = failing
         self.addresses: Final = addresses
+        self.replicates: Final = replicates
 
     @property
     def name(self) -> str:
@@ -93,19 +101,22 @@ def decode_topology(slots: object, nodes: object, answered: Address) -> Topology
         if line is not None:
             addresses |= {(name, line.port) for name in (line.host, line.hostname) if name}
         primary = line.primary if line is not None else any(owner == id for _, _, owner in ranges)
-        infos[id] = NodeInfo(id, host, port, primary, line.failing if line else False, frozenset(addresses))
+        failing = line is not None and line.failing
+        replicates = line.replicates if line is not None else ""
+        infos[id] = NodeInfo(id, host, port, primary, failing, frozenset(addresses), replicates)
     migrating = {slot: target for line in known.values() for slot, target in line.migrating.items()}
     return Topology(infos, ranges, migrating, f"{answered[0]}:{answered[1]}")
 
 
 class _Line:
-    def __init__(self, id: str, host: str, port: int, hostname: str, flags: set[str]) -> None:
+    def __init__(self, id: str, host: str, port: int, hostname: str, flags: set[str], primary: str) -> None:
         self.id = id
         self.host = host
         self.port = port
         self.hostname = hostname
         self.primary = "master" in flags
         self.failing = "fail" in flags
+        self.replicates = "" if primary == "-" else primary
         self.migrating: dict[int, str] = {}
 
 
@@ -128,7 +139,7 @@ def _decode_nodes(reply: object, answered: Address) -> list[_Line]:
                 continue
             raise TopologyError(f"CLUSTER NODES holds the address {words[1][:100]!r}")
         hostname = names.partition(",")[0]
-        line = _Line(words[0], host or answered[0], number, "" if "=" in hostname else hostname, flags)
+        line = _Line(words[0], host or answered[0], number, "" if "=" in hostname else hostname, flags, words[3])
         for word in words[8:]:
             if word.startswith("[") and "->-" in word:
                 digits, _, target = word[1:-1].partition("->-")

@@ -62,6 +62,8 @@ class Config:
     max_request: int
     max_in_flight: int
     max_output: int
+    script_cache: int
+    allow_admin: bool
 
     def request_limits(self) -> RequestLimits:
         """The limits on one request, as the framing takes them."""
@@ -85,6 +87,7 @@ class Setting:
     parse: Callable[[list[str]], Any]
     meaning: str
     repeatable: bool = False
+    switch: bool = False  # without a value it means yes
 
     @property
     def name(self) -> str:
@@ -104,6 +107,10 @@ class Setting:
 
 def _one(parse: Callable[[str], Any]) -> Callable[[list[str]], Any]:
     return lambda texts: parse(texts[-1])
+
+
+def _yes_or_no(text: str) -> bool:
+    return choice("yes", "no")(text) == "yes"
 
 
 def _listen(texts: list[str]) -> tuple[Endpoint, ...]:
@@ -199,6 +206,11 @@ SETTINGS: Final = (
             "requests of one client that await a reply; no more of it is read until some have got theirs"),
     Setting(_LIMITS, "--max-output", "SIZE", "16M", _one(size(1, _TERABYTE)),
             "bytes of replies that one client has not taken; no more of it is read until it has"),
+    Setting(_LIMITS, "--script-cache", "SIZE", "8M", _one(size(0, _TERABYTE)),
+            "texts of scripts seen, kept for nodes that lack them"),
+    Setting(_OPERATION, "--allow-admin", "yes|no", "no", _one(_yes_or_no),
+            "send SAVE, BGSAVE, BGREWRITEAOF and MODULE LOAD, LOADEX, UNLOAD to every node instead of refusing them",
+            switch=True),
     Setting(_OPERATION, "--admin", "HOST:PORT", "127.0.0.1:9180", _one(_admin),
             "HTTP address of /metrics, /healthz, /readyz and /slots; off for none"),
     Setting(_OPERATION, "--log-level", "LEVEL", "info", _one(choice("debug", "info", "warning", "error")),
@@ -240,11 +252,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             groups[setting.group] = parser.add_argument_group(setting.group, description)
         several = "; repeatable" if setting.repeatable else ""
         text = f"{setting.meaning}{several} (default: {setting.shown_default}) [{setting.variable}]"
+        without_value: dict[str, Any] = {"nargs": "?", "const": "yes"} if setting.switch else {}
         groups[setting.group].add_argument(
             setting.flag,
             dest=setting.name,
             metavar=setting.metavar,
             action="append",
+            **without_value,
             help=text.replace("%", "%%").replace("(default: required)", "(required)"),
         )
 

@@ -21,6 +21,18 @@ _log = logging.getLogger("slotproxy.nodes")
 _ANSWER = 2.0  # seconds that the node may take to tell its state
 
 
+async def lacks_script(sha: bytes, address: Address, credentials: Credentials, address_map: AddressMap) -> bool:
+    """Whether the node at the announced `address` has no script of that SHA1. False also when it cannot be asked."""
+    try:
+        with trio.fail_after(_ANSWER):
+            async with await connect(address_map.apply(address), credentials) as connection:
+                return bool(await connection.command("SCRIPT", "EXISTS", sha) == [0])
+    except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
+        why = str(problem) or f"no answer within {_ANSWER:g} s"
+        _log.warning("cannot ask node %s:%d for a script: %s", *address, why)
+        return False
+
+
 async def is_genuine(
     refusal: Refusal, reply: bytes, slot: int, address: Address, slot_map: SlotMap, credentials: Credentials,
     address_map: AddressMap,

@@ -17,6 +17,8 @@ import hiredis
 import trio
 
 from slotproxy.cluster.topology import Address
+from slotproxy.protocol.frames import ProtocolError
+from slotproxy.protocol.replies import ReplyScanner
 
 _RECEIVE: int = 65_536
 
@@ -73,6 +75,25 @@ class NodeConnection:
         if isinstance(reply, ErrorReply):
             raise reply
         return reply
+
+    async def exchange(self, request: bytes) -> bytes:
+        """One request and its reply, both as raw frames. Raises NodeUnavailable."""
+        scanner = ReplyScanner()
+        try:
+            while request:
+                request = request[await self._socket.send(request) :]
+            while not scanner.scan():
+                data = await self._socket.recv(_RECEIVE)
+                if not data:
+                    raise NodeUnavailable("connection closed by the node")
+                scanner.feed(data)
+        except (OSError, ProtocolError) as problem:
+            self.close()
+            raise NodeUnavailable(_reason(problem) if isinstance(problem, OSError) else str(problem)) from problem
+        except BaseException:
+            self.close()
+            raise
+        return scanner.buffer[scanner.start : scanner.end]
 
     async def _reply(self) -> Any:
         while True:

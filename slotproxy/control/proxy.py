@@ -20,17 +20,19 @@ from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Address, Topology, TopologyError
 from slotproxy.control.admin import serve_admin
 from slotproxy.control.config import Config
-from slotproxy.control.confirming import is_genuine
+from slotproxy.control.confirming import is_genuine, lacks_script
 from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
 from slotproxy.control.descriptors import room_for_clients
 from slotproxy.control.dialling import open_lane
 from slotproxy.control.listeners import listen_all, serve_listeners
-from slotproxy.control.querying import ask_commands, ask_topology, ask_version
+from slotproxy.control.querying import ask_aside, ask_commands, ask_topology, ask_version
+from slotproxy.control.supplying import Functions
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.lanes import Lane, Node
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
 from slotproxy.protocol.redirects import Refusal
+from slotproxy.protocol.requests import arguments_of
 
 _log = logging.getLogger("slotproxy")
 
@@ -65,10 +67,13 @@ class Proxy:
             config.max_output,
             config.park_timeout,
             config.connections_per_node,
+            config.script_cache,
+            config.allow_admin,
         )
         clock: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self.plane = Plane(self, limits, clock, version)
         self.plane.on_entry = self._look_again
+        self._functions = Functions(self.slot_map, self._credentials, config.address_map, self._count_functions)
         self._refresher = Refresher(
             self.slot_map,
             config.cluster,
@@ -129,18 +134,44 @@ class Proxy:
         self._nursery.start_soon(self._confirm, request, node, refusal, reply)
 
     async def _confirm(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
-        if refusal == Refusal.MOVED:
-            await self._refresher.refresh()
-        genuine = await is_genuine(
-            refusal,
-            reply,
-            request.slot,
-            (node.info.host, node.info.port),
-            self.slot_map,
-            self._credentials,
-            self._config.address_map,
-        )
+        address = (node.info.host, node.info.port)
+        address_map = self._config.address_map
+        if refusal == Refusal.NOSCRIPT:
+            genuine = await lacks_script(arguments_of(request.raw)[1], address, self._credentials, address_map)
+        elif refusal == Refusal.NOFUNCTION:
+            genuine = await self._functions.supply(arguments_of(request.raw)[1], address, request.raw)
+        else:
+            if refusal == Refusal.MOVED:
+                await self._refresher.refresh()
+            genuine = await is_genuine(
+                refusal, reply, request.slot, address, self.slot_map, self._credentials, address_map
+            )
         self.plane.confirmed(request, node, refusal, reply, genuine)
+
+    def _count_functions(self) -> None:
+        self.counters.functions_supplied += 1
+
+    def ask_aside_nowait(self, request: Request, node: Node) -> None:
+        """Send a request on a connection of its own."""
+        self._nursery.start_soon(self._ask_aside, request, node)
+
+    async def _ask_aside(self, request: Request, node: Node) -> None:
+        address = (node.info.host, node.info.port)
+        timeout = self._config.connect_timeout
+        reply = await ask_aside(request.raw, address, self._credentials, self._config.address_map, timeout)
+        self.plane.answered_aside(request, reply)
+
+    def read_table_nowait(self) -> None:
+        """Have the command table read again."""
+        self._nursery.start_soon(self._read_table)
+
+    async def _read_table(self) -> None:
+        before = self.plane.table
+        self._table_loaded = False
+        await self._refresher.refresh()
+        if self.plane.table is not before:
+            _log.info("the command table was read again, for a command that it did not have")
+        self.plane.table_read()
 
     # Loops
 

@@ -1,8 +1,12 @@
-"""Questions to a node whose answers are understood: its view of the cluster, its command table, its version."""
+"""Questions to a node: its view of the cluster, its command table, its version; and what a client asks aside."""
+
+import trio
 
 from slotproxy.cluster.topology import Address, Topology, decode_topology
-from slotproxy.control.connection import ErrorReply, NodeConnection
+from slotproxy.control.addresses import AddressMap
+from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
 from slotproxy.protocol.commands import CommandTable
+from slotproxy.protocol.resp import error
 
 
 async def ask_topology(connection: NodeConnection, announced: Address) -> Topology:
@@ -28,3 +32,17 @@ async def ask_version(connection: NodeConnection) -> str:
 async def ask_commands(connection: NodeConnection, version: str) -> CommandTable:
     """The node's command table. Raises NodeUnavailable, ErrorReply, and ValueError for a reply that is no table."""
     return CommandTable.from_reply(await connection.command("COMMAND"), version)
+
+
+async def ask_aside(
+    request: bytes, address: Address, credentials: Credentials, address_map: AddressMap, within: float
+) -> bytes:
+    """The reply frame to a request on a connection of its own; an error that says so where there is none in time."""
+    try:
+        with trio.fail_after(within):
+            async with await connect(address_map.apply(address), credentials) as connection:
+                return await connection.exchange(request)
+    except NodeUnavailable as problem:
+        return error(f"ERR slotproxy: no answer: {problem}")
+    except trio.TooSlowError:
+        return error(f"ERR slotproxy: no answer: nothing came within {within:g} s (--connect-timeout)")

@@ -1,15 +1,13 @@
 """Commands that the proxy answers itself, from what it knows of the client and of itself.
 
-Duty: the reply to PING, ECHO, QUIT, SELECT, HELLO, AUTH, CLIENT and INFO as one plain server would give it (7.0.15).
+Duty: the reply to PING, ECHO, QUIT, SELECT, HELLO, AUTH, CLIENT and RESET as one plain server would give it (7.0.15).
 A client must take the proxy for a server without cluster support: otherwise it would start to route by itself.
 """
 
-import os
-import sys
 from typing import TYPE_CHECKING
 
 from slotproxy.protocol.decisions import error_of_bytes, not_supported, unknown_subcommand, wrong_arity
-from slotproxy.protocol.resp import EMPTY_ARRAY, NULL, OK, PONG, array, bulk, error, integer
+from slotproxy.protocol.resp import EMPTY_ARRAY, NULL, OK, PONG, array, bulk, error, integer, simple
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -32,9 +30,22 @@ def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[
         return _hello(client, plane, arguments)
     if name == "auth":
         return _auth(arguments[1:])
-    if name == "client":
-        return _client(client, plane, arguments)
-    return bulk(_info(plane, [section.lower() for section in arguments[1:]]).encode())
+    if name == "reset":
+        return _reset(client)
+    return _client(client, plane, arguments)
+
+
+def runs_alone(arguments: list[bytes]) -> bool:
+    """Whether the command changes what becomes of replies: those of earlier commands must have been written."""
+    first = arguments[0].lower()
+    return first == b"reset" or (first == b"client" and len(arguments) > 1 and arguments[1].lower() == b"reply")
+
+
+def _reset(client: "Client") -> bytes:
+    client.name = b""
+    client.silent = False
+    client.skip = False
+    return simple(b"RESET")
 
 
 def _select(index: bytes) -> bytes:
@@ -130,20 +141,3 @@ def _client(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
     if word in (b"id", b"getname", b"setname"):  # before 7.0 the table does not know their arity
         return wrong_arity(known.name)
     return not_supported(known.name)
-
-
-def _info(plane: "Plane", sections: list[bytes]) -> str:
-    wanted = set(sections) - {b"default", b"all", b"everything"}
-    blocks = {
-        "server": (
-            f"redis_version:{plane.server_version}\r\nredis_mode:standalone\r\nos:{sys.platform}\r\narch_bits:64\r\n"
-            f"process_id:{os.getpid()}\r\nuptime_in_seconds:{int(plane.uptime())}\r\n"
-        ),
-        "clients": f"connected_clients:{plane.client_count()}\r\n",
-        "replication": "role:master\r\nconnected_slaves:0\r\n",
-        "cluster": "cluster_enabled:0\r\n",
-        "slotproxy": f"slotproxy_version:{plane.version}\r\nslots_covered:{plane.router.slot_map.covered()}\r\n",
-    }
-    chosen = [name for name in blocks if not wanted or name.encode() in wanted or len(wanted) < len(set(sections))]
-    titles = {"slotproxy": "slotproxy"}
-    return "\r\n".join(f"# {titles.get(name, name.capitalize())}\r\n{blocks[name]}" for name in chosen)

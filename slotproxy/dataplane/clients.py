@@ -3,6 +3,9 @@
 Duty: frame what the client sends, give each command to the router (the plain path for a command with exactly one key is
 here, and allocates nothing but the request), and write replies in the order in which the commands came.
 
+A command that must not overlap with others of its client (one over all nodes, a change of the connection's state) runs
+alone: it waits until nothing of the client is in flight, and nothing more is taken until it has answered.
+
 Invariants: at most `max_in_flight` requests await a reply and at most about `max_output` bytes are unsent; beyond that
 the socket is not read. What a client sent before it closed its side is still executed, as on Redis, and answered when
 only its sending side was closed. Nothing a client sends can end anything but its own connection.
@@ -12,13 +15,25 @@ from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
 
-from slotproxy.dataplane.answers import answer_locally
+from slotproxy.dataplane.answers import answer_locally, runs_alone
 from slotproxy.dataplane.flows import Flow
 from slotproxy.dataplane.reactor import Stream
 from slotproxy.dataplane.requests import Request, RequestQueue
+from slotproxy.dataplane.solo import Solo
 from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import Command
-from slotproxy.protocol.decisions import Answer, AnswerLocally, Forward, ForwardKeyless, Hangup, SplitUp, decide
+from slotproxy.protocol.decisions import (
+    Answer,
+    AnswerLocally,
+    Forward,
+    ForwardKeyless,
+    Hangup,
+    OverNodes,
+    Scan,
+    SplitUp,
+    Unknown,
+    decide,
+)
 from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import error_code
 from slotproxy.protocol.requests import RequestScanner, arguments_of
@@ -43,15 +58,24 @@ class Client(Stream):
         self.id: Final = id
         self.address: Final = address
         self.name: bytes = b""
+        self.command: Command | None = None  # the last one that was taken
+        self.since: float = plane.reactor.now
+        self.active_at: float = plane.reactor.now  # when its last bytes came
         self.lane: i64 = plane.router.territory.lane_of(id)
         self.flows: dict[i64, Flow] = {}
         self.flow_count: i64 = 0
         self.queue: RequestQueue = RequestQueue()
         self.finishing: bool = False  # no more requests are taken; closed when everything is answered and sent
+        self.silent: bool = False  # CLIENT REPLY OFF: replies are dropped
+        self.skip: bool = False  # CLIENT REPLY SKIP: the next command's reply is dropped
+        self.held: bool = False  # waits for something other than its replies, until `release`
         self._plane: Final = plane
         self._scanner: Final = RequestScanner(plane.request_limits)
         self._paused: bool = False
         self._max_in_flight: i64 = plane.max_in_flight
+        self._room: i64 = plane.max_in_flight  # how many requests may be in flight; 0 while one runs alone
+        self._next: bytes | None = None  # a command that was taken, and waits to run alone
+        self._skipping: bool = False  # a command runs alone whose reply is dropped
         self._max_output: i64 = plane.max_output
         self.open(transport)
 
@@ -60,6 +84,9 @@ class Client(Stream):
     def on_readable(self) -> None:
         transport = self.transport
         if transport is None:
+            return
+        if self._paused:  # by a command that runs alone, when nothing else had come yet
+            self.watch(False)
             return
         size: i64 = _RECEIVE
         if self._scanner.buffered() >= _RECEIVE:
@@ -86,9 +113,16 @@ class Client(Stream):
         table = plane.table
         queue = self.queue
         now: float = self.reactor.now
+        self.active_at = now
         try:
             while not self.finishing:
-                if queue.size >= self._max_in_flight or self.out_size > self._max_output:
+                if queue.size >= self._room or self.out_size > self._max_output:
+                    if self.skip and queue.size == 0:
+                        if not self._take_skipped():
+                            return
+                        continue
+                    if self._room == 0 and self._settle():
+                        continue
                     self.pause()
                     return
                 if not scanner.scan():
@@ -104,6 +138,7 @@ class Client(Stream):
                 slot: i64 = slot_at(buffer, scanner.key_start, scanner.key_end)
                 request = Request(self, command, slot, buffer[scanner.start : scanner.end], now)
                 command.calls += 1
+                self.command = command
                 queue.push(request)
                 node = routes[slot]
                 if node is not None and self.flow_count == 0:
@@ -127,50 +162,130 @@ class Client(Stream):
         """Any command but a regular one with exactly one key."""
         arguments = arguments_of(raw)
         plane = self._plane
-        decision = decide(plane.table, arguments)
+        decision = decide(plane.table, arguments, plane.allow_admin)
         if isinstance(decision, Forward):
+            if decision.command.script:
+                self._note_script(decision.command, arguments)
             self._forward(decision.command, decision.slot, raw, decision.barrier)
         elif isinstance(decision, SplitUp):
-            decision.command.calls += 1
+            self._count(decision.command)
             owner = Request(self, decision.command, decision.parts[0].slot, raw, self.reactor.now)
             self.queue.push(owner)
             for part in plane.router.parts_of(owner, decision.parts):
                 plane.router.submit(part)
         elif isinstance(decision, ForwardKeyless):
-            self._forward(decision.command, plane.router.territory.keyless_slot(self.id), raw, False)
+            if decision.barrier:
+                self._note_script(decision.command, arguments)
+            slot = plane.router.territory.keyless_slot(self.id)
+            self._forward(decision.command, slot, raw, decision.barrier)
+        elif isinstance(decision, OverNodes | Scan):
+            if self._alone(raw):
+                self._count(decision.command)
+                Solo(self, plane, decision.command, decision, arguments, raw).start()
         elif isinstance(decision, AnswerLocally):
+            if runs_alone(arguments) and not self._alone(raw):
+                return
             command = plane.table.resolve(arguments)
             if command is not None:
-                command.calls += 1
+                self._count(command)
             self.answer(answer_locally(decision.name, self, plane, arguments))
             if decision.name == "quit":
                 self.finish()
         elif isinstance(decision, Answer):
             self.answer(decision.frame)
+        elif isinstance(decision, Unknown):
+            if not plane.table_may_be_old():
+                self.answer(decision.frame)
+            elif self._alone(raw):
+                self._next = raw
+                plane.await_table(self)
         elif isinstance(decision, Hangup):
             self.finish()
 
+    def _count(self, command: Command) -> None:
+        command.calls += 1
+        self.command = command
+
+    def _note_script(self, command: Command, arguments: list[bytes]) -> None:
+        if command.name in ("eval", "eval_ro"):
+            self._plane.router.scripts.note(arguments[1])
+
     def _forward(self, command: Command, slot: int, raw: bytes, barrier: bool) -> None:
         request = Request(self, command, slot, raw, self.reactor.now, barrier)
-        command.calls += 1
+        self._count(command)
         self.queue.push(request)
         self._plane.router.submit(request)
+
+    # Alone
+
+    def _alone(self, raw: bytes) -> bool:
+        """Whether a command that must run alone may run now; else it is kept. Nothing is taken behind it."""
+        self._room = 0
+        if self.queue.size > 0:
+            self._next = raw
+            return False
+        return True
+
+    def _settle(self) -> bool:
+        """Whether nothing runs alone any more (and nothing waits to): then requests are taken again."""
+        if self._room > 0:
+            return True
+        raw = self._next
+        if raw is not None and self.queue.size == 0 and not self.held:
+            self._next = None
+            self._take_other(raw)
+        if self.queue.size > 0 or self.held or self._next is not None:
+            return False
+        if self._skipping:
+            self._skipping = False
+            self.silent = False
+        if not self.skip:
+            self._room = self._max_in_flight
+        return True
+
+    def _take_skipped(self) -> bool:
+        """Take the command behind CLIENT REPLY SKIP, alone and without a reply. False when it is not there yet."""
+        scanner = self._scanner
+        if not scanner.scan():
+            return False
+        self.skip = False
+        self.silent = True
+        self._skipping = True
+        if scanner.irregular:
+            self._take_irregular()
+        else:
+            self._take_other(scanner.buffer[scanner.start : scanner.end])
+        return True
+
+    def hold(self) -> None:
+        """Take nothing more until `release`."""
+        self.held = True
+        self._room = 0
+
+    def release(self) -> None:
+        """What the client was held for is over."""
+        self.held = False
+        if self._paused:
+            self._plane.resuming.append(self)
+        else:
+            self._settle()
 
     def pause(self) -> None:
         """Stop reading until there is room again."""
         if not self._paused:
             self._paused = True
-            self.watch(False)
+            if self._room > 0 or self._scanner.buffered() > 0:  # else nothing may come before there is room
+                self.watch(False)
 
     def _may_resume(self) -> bool:
-        most: i64 = self._max_in_flight
+        most: i64 = self._room
         if most > _LARGE_IN_FLIGHT and self._scanner.buffered() >= _RECEIVE:
             most = _LARGE_IN_FLIGHT
         return self.queue.size * 2 <= most and self.unsent() * 2 <= self._max_output
 
     def resume(self) -> None:
         """Read again, if there is room; what is buffered already comes first."""
-        if self._paused and not self.finishing and self.transport is not None and self._may_resume():
+        if self._paused and not self.finishing and self.transport is not None and self._may_resume() and self._settle():
             self._paused = False
             self.watch(True)
             self.take_requests()
@@ -206,8 +321,9 @@ class Client(Stream):
     def _write(self, frame: bytes) -> None:
         if self.transport is None:
             return
-        self.out.append(frame)
-        self.out_size += len(frame)
+        if not self.silent:
+            self.out.append(frame)
+            self.out_size += len(frame)
         if not self.touched:
             self.touched = True
             self.reactor.clients_touched.append(self)
@@ -227,6 +343,10 @@ class Client(Stream):
             self.close()
 
     # The end
+
+    def local_address(self) -> str:
+        """This end's address; see Transport."""
+        return "" if self.transport is None else self.transport.local_address()
 
     def finish(self) -> None:
         """Take no more requests; close when everything is answered and sent."""

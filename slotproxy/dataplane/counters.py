@@ -36,6 +36,8 @@ class Counters:
         self.tryagain: i64 = 0
         self.clusterdown: i64 = 0
         self.in_doubt: i64 = 0
+        self.scripts_supplied: i64 = 0  # EVALSHA sent as EVAL because the node lacked the script
+        self.functions_supplied: i64 = 0  # libraries brought to a node that lacked them
         self.parked_expired: i64 = 0
         self.topology_updates: i64 = 0
         self.moved: dict[str, int] = {}  # by the node that redirected

@@ -7,28 +7,37 @@ Invariant: whatever a method set in motion has been sent, as far as sockets take
 control plane never has to know about flushing. Timers may have been set: `on_entry` tells the loop to look again.
 """
 
+import os
 from collections.abc import Callable
 from typing import Final
 
 from mypy_extensions import i64
 
+from slotproxy.cluster.shards import Shards
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Topology
 from slotproxy.dataplane.clients import Client
+from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.lanes import Lane, Node
 from slotproxy.dataplane.reactor import Reactor, TickListener
 from slotproxy.dataplane.requests import Request
-from slotproxy.dataplane.router import Control, Router
+from slotproxy.dataplane.router import Router
+from slotproxy.dataplane.scripts import Scripts
 from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.redirects import Refusal
 from slotproxy.protocol.requests import RequestLimits
 from slotproxy.protocol.resp import error
 
+_TABLE_AGE: Final = 60.0  # seconds after which an unknown command has the nodes' table read again
+
 
 class PlaneLimits:
-    """Bounds of the data plane. `max_in_flight` requests, `max_output` bytes, both per client; seconds else."""
+    """Bounds of the data plane. `max_in_flight` requests, `max_output` bytes, both per client; seconds else.
+
+    `script_cache`: bytes of scripts that are remembered. `allow_admin`: commands for operators are not refused.
+    """
 
     def __init__(
         self,
@@ -38,6 +47,8 @@ class PlaneLimits:
         max_output: int = 16_777_216,
         park_timeout: float = 30.0,
         lanes_per_node: int = 2,
+        script_cache: int = 8_388_608,
+        allow_admin: bool = False,
     ) -> None:
         self.request: Final = request
         self.max_clients: Final = max_clients
@@ -45,6 +56,8 @@ class PlaneLimits:
         self.max_output: Final = max_output
         self.park_timeout: Final = park_timeout
         self.lanes_per_node: Final = lanes_per_node
+        self.script_cache: Final = script_cache
+        self.allow_admin: Final = allow_admin
 
 
 class Plane(TickListener):
@@ -52,6 +65,8 @@ class Plane(TickListener):
 
     def __init__(self, control: Control, limits: PlaneLimits, clock: Callable[[], float], version: str) -> None:
         self.version: Final = version
+        self.run_id: Final = os.urandom(20).hex()  # as a server names its process
+        self.control: Final = control
         self.server_version: str = "7.0.15"  # of the nodes, once one has told
         self.counters: Final = Counters()
         self.reactor: Final = Reactor(clock)
@@ -60,14 +75,24 @@ class Plane(TickListener):
         self.max_in_flight: i64 = limits.max_in_flight
         self.max_output: i64 = limits.max_output
         self.router: Final = Router(
-            self.reactor, SlotMap(), self.counters, control, limits.lanes_per_node, limits.park_timeout
+            self.reactor,
+            SlotMap(),
+            self.counters,
+            control,
+            Scripts(limits.script_cache),
+            limits.lanes_per_node,
+            limits.park_timeout,
         )
+        self.shards: Final = Shards()
+        self.allow_admin: Final = limits.allow_admin
+        self.max_clients: Final = limits.max_clients
         self.clients: dict[int, Client] = {}
         self.resuming: list[Client] = []
         self.on_entry: Callable[[], None] | None = None
         self._on_finished: Callable[[], None] | None = None
-        self._max_clients: Final = limits.max_clients
         self._last_client: int = 0
+        self._table_read_at: float = float("-inf")
+        self._awaiting_table: list[Client] = []
         self._started: Final = self.reactor.now
         self.reactor.listener = self
 
@@ -115,7 +140,7 @@ class Plane(TickListener):
             return
         self._enter()
         self.counters.clients_total += 1
-        if len(self.clients) >= self._max_clients:
+        if len(self.clients) >= self.max_clients:
             self.counters.clients_refused += 1
             transport.send(error("ERR max number of clients reached"))
             transport.close()
@@ -162,6 +187,33 @@ class Plane(TickListener):
         self.table = table
         self.server_version = server_version
 
+    def table_may_be_old(self) -> bool:
+        """Whether a command that the table lacks may be one that a node has learnt (a module was loaded)."""
+        return self.reactor.now - self._table_read_at >= _TABLE_AGE
+
+    def await_table(self, client: Client) -> None:
+        """Hold a client until the nodes' table has been read again."""
+        client.hold()
+        if not self._awaiting_table:
+            self.control.read_table_nowait()
+        self._awaiting_table.append(client)
+
+    def table_read(self) -> None:
+        """The nodes' table has been read, or could not be."""
+        self._enter()
+        self._table_read_at = self.reactor.now
+        waiting = self._awaiting_table
+        self._awaiting_table = []
+        for client in waiting:
+            client.release()
+        self._leave()
+
+    def answered_aside(self, request: Request, reply: bytes) -> None:
+        """What was asked on a connection of its own has been answered."""
+        self._enter()
+        self.router.finish(request, reply)
+        self._leave()
+
     def attach(self, lane: Lane, transport: Transport, client_id: int, server_run: str) -> None:
         """Give a lane its connection; one whose node has left meanwhile has no use for it."""
         if lane.retired:
@@ -182,6 +234,7 @@ class Plane(TickListener):
         """Take a refreshed topology; `started` is the map's version when the refresh began."""
         self._enter()
         changed = self.router.apply(topology, started)
+        self.shards.follow(self.router.slot_map)
         self._leave()
         return changed
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Request:
     """One command that a node (or several, when split) shall answer.
 
-    `slot` is 0 to 16383, or above for a command without keys (see Router.keyless_slot). `barrier`: nothing newer of
+    `slot` is 0 to 16383, or above for a command without keys (see Territory). `barrier`: nothing newer of
     the client and slot is sent before it is answered. `flow` is set while the order of its slot needs watching.
     """
 
@@ -38,7 +38,7 @@ class Request:
         self.client: Final = client
         self.command: Final = command
         self.slot: i64 = slot
-        self.raw: Final = raw
+        self.raw: bytes = raw  # changes only while it is not in flight
         self.started: float = started
         self.barrier: bool = barrier
         self.split: Split | None = split

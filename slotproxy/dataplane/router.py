@@ -18,13 +18,14 @@ The contract's means (names in `flows`):
 The plain path (no gate, no flow: `routes[slot]`) lives in `Client` and knows nothing of all this.
 """
 
-from typing import Final, Protocol
+from typing import Final
 
 from mypy_extensions import i64
 
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Topology
 from slotproxy.dataplane import errors
+from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.flows import Flow, Gate
 from slotproxy.dataplane.lanes import Lane, Node
@@ -33,29 +34,30 @@ from slotproxy.dataplane.mapchanges import MapChanges
 from slotproxy.dataplane.order import Order
 from slotproxy.dataplane.reactor import Reactor
 from slotproxy.dataplane.requests import Request, Split
-from slotproxy.dataplane.territory import Dialler, Territory
+from slotproxy.dataplane.scripts import Scripts
+from slotproxy.dataplane.territory import Territory
 from slotproxy.protocol.redirects import Redirect, Refusal, error_code, parse_redirect, refusal_of
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.splitting import KeyMerging, Part, split_by_key
 
-
-class Control(Dialler, Protocol):
-    """What the router asks of the control plane; none of these waits."""
-
-    def refresh_nowait(self, why: str) -> None:
-        """Have the slot map refreshed soon; `Router.refreshed` is called after the next refresh that starts."""
-
-    def confirm_nowait(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
-        """Find out whether a script's or module's refusal is the node's own, then call `Router.confirmed`."""
+_MOST_RETRIES: Final = 100  # of a script whose code seems to be missing again and again
 
 
 class Router:
     """Sends the requests of one proxy and takes what comes back."""
 
     def __init__(
-        self, reactor: Reactor, slot_map: SlotMap, counters: Counters, control: Control, lanes: int, park_timeout: float
+        self,
+        reactor: Reactor,
+        slot_map: SlotMap,
+        counters: Counters,
+        control: Control,
+        scripts: Scripts,
+        lanes: int,
+        park_timeout: float,
     ) -> None:
         self.slot_map: Final = slot_map
+        self.scripts: Final = scripts
         self.territory: Final = Territory(reactor, slot_map, counters, control, lanes)
         self.order: Final = Order(reactor, self.territory, self, park_timeout)
         self.territory.serve(self)
@@ -163,8 +165,14 @@ class Router:
     def settle(self, request: Request, node: Node, reply: bytes) -> None:
         """Take a reply that the plain path could not: an error, a part, or one of a flow."""
         refusal = refusal_of(reply)
+        if refusal is None and request.command.script and reply[0] == 0x2D and request.retries < _MOST_RETRIES:
+            refusal = self.scripts.refusal_of(request.command.name, request.raw, reply)
         if refusal is None:
             self._accepted(request, reply)
+        elif refusal == Refusal.NOSCRIPT and not self.scripts.may_say_so(request.raw):
+            flow = self._flow_of(request, node)
+            flow.bounced.append(request)
+            self._send_with_code(request, flow, refusal, reply)
         elif request.command.script or request.command.module:
             # A script can return any text, after its writes ran. Nothing newer of the slot goes out until it is known.
             flow = self._flow_of(request, node)
@@ -178,11 +186,28 @@ class Router:
         """The control plane has found out whether a script's or module's refusal was the node's own."""
         flow = request.flow
         assert flow is not None, "asked about without a flow"
-        if genuine:
+        if genuine and (refusal == Refusal.NOSCRIPT or refusal == Refusal.NOFUNCTION):
+            self._send_with_code(request, flow, refusal, reply)
+        elif genuine:
             self._refused(request, node, refusal, reply, placed=True)
         else:
             flow.bounced.remove(request)
             self._accepted(request, reply)
+
+    def _send_with_code(self, request: Request, flow: Flow, refusal: Refusal, reply: bytes) -> None:
+        """The node lacked a script or function: send the request again, as EVAL, or now that the function is there."""
+        if refusal == Refusal.NOSCRIPT:
+            with_text = self.scripts.as_eval(request.raw, request.command.name)
+            if with_text is None:  # forgotten meanwhile
+                flow.bounced.remove(request)
+                self._accepted(request, reply)
+                return
+            request.raw = with_text
+            self._counters.scripts_supplied += 1
+        self.order.returned(request, flow)
+        request.retries += 1
+        flow.probing = True
+        self._advance(flow)
 
     def _flow_of(self, request: Request, node: Node) -> Flow:
         """The flow of a request that has come back from `node`, with all that is in flight behind it."""

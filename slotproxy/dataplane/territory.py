@@ -5,14 +5,15 @@ home. Says who owns what; whether something may be sent there is the router's to
 
 Invariants: `routes[slot]` is the owner or None, and None means "ask the router" (no owner, or a gate stands there). A
 node that is not in the map is not dialled. A pseudo slot (commands without keys) keeps its node while that can be
-reached, so that one client's keyless commands keep their order.
+reached, so that one client's keyless commands keep their order. A seat's number is never given to another node.
 """
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
 
 from slotproxy.cluster.slotmap import SlotMap
+from slotproxy.dataplane.controlplane import Dialler
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.lanes import Lane, LaneKey, Node
 from slotproxy.dataplane.reactor import Reactor
@@ -22,13 +23,20 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
 KEYLESS: Final = 64  # pseudo slots, numbered from SLOTS on
+_SEATS: Final = SLOTS + KEYLESS
 
 
-class Dialler(Protocol):
-    """The control plane's side of connecting; the data plane never dials."""
+class Seat:
+    """What a command for one certain node is addressed to: the node, or whoever has taken over from it.
 
-    def dial_nowait(self, lane: Lane) -> None:
-        """Start connecting `lane`, with backoff, until it is attached or retired."""
+    `slot` is a pseudo slot, so that the router sends such a command, waits with it and sends it again like any other.
+    """
+
+    def __init__(self, slot: i64, id: str) -> None:
+        self.slot: i64 = slot
+        self.id: Final = id
+        self.anchor: i64 = -1  # a slot that the node owned when it was last addressed as an owner; -1: none
+        self.looked_at: int = -1  # the map's version when there was none
 
 
 class Territory:
@@ -44,6 +52,8 @@ class Territory:
         self._dialler: Final = dialler
         # Lane number -> what it speaks and as whom; the same at every node, so that a client needs one number only.
         self._keys: Final = [LaneKey(2, "")] * lanes
+        self._seats: list[Seat] = []
+        self._seat_of: dict[str, Seat] = {}  # by node id
         self._router: Router | None = None
 
     def serve(self, router: "Router") -> None:
@@ -60,6 +70,8 @@ class Territory:
 
     def owner(self, slot: i64) -> Node | None:
         """The node that owns a slot, or is the home of a pseudo slot."""
+        if slot >= _SEATS:
+            return self._seated(self._seats[slot - _SEATS])
         if slot >= SLOTS:
             return self._homes[slot - SLOTS]
         info = self.slot_map.owners[slot]
@@ -70,7 +82,59 @@ class Territory:
         info = self.slot_map.find_by_port(port) if host is None else self.slot_map.find(host, port)
         if info is None:
             return None
-        return self.nodes.get(info.id) or self._add(info.id)  # a replica until now had no lanes
+        return self.nodes.get(info.id) or self._add(info.id)
+
+    # Seats
+
+    def seat(self, id: str) -> Seat:
+        """The seat of a node, by its id."""
+        seat = self._seat_of.get(id)
+        if seat is None:
+            seat = self._seat_of[id] = Seat(_SEATS + len(self._seats), id)
+            self._seats.append(seat)
+            self.routes.append(None)  # only the router sends to seats
+        return seat
+
+    def seats(self, home: i64, replicas: bool) -> list[Seat]:
+        """All primaries' seats, with `replicas` those of replicas as well; first that of the pseudo slot `home`.
+
+        Left out: nodes that the cluster holds for failed, unless slots are lost without them.
+        """
+        found: list[Seat] = []
+        for id, info in sorted(self.slot_map.nodes.items()):
+            seat = self.seat(id)
+            if self._owns(seat) or (not info.failing and (info.primary or replicas)):
+                if id not in self.nodes:
+                    self._add(id)  # a replica until now had no lanes
+                found.append(seat)
+        first = self.owner(home)
+        if first is not None:
+            found.sort(key=lambda seat: seat.id != first.info.id)
+        return found
+
+    def _owns(self, seat: Seat) -> bool:
+        """Whether the seat's node owns slots; notes one of them."""
+        owners = self.slot_map.owners
+        if seat.anchor >= 0:
+            info = owners[seat.anchor]
+            if info is not None and info.id == seat.id:
+                return True
+        elif seat.looked_at == self.slot_map.version:
+            return False
+        seat.anchor = -1
+        for slot in range(SLOTS):
+            info = owners[slot]
+            if info is not None and info.id == seat.id:
+                seat.anchor = slot
+                return True
+        seat.looked_at = self.slot_map.version
+        return False
+
+    def _seated(self, seat: Seat) -> Node | None:
+        info = self.slot_map.nodes.get(seat.id)
+        if seat.anchor >= 0 and (info is None or info.failing or not info.primary):
+            return self.owner(seat.anchor)
+        return self.nodes.get(seat.id) if info is not None else None
 
     def _add(self, id: str) -> Node:
         assert self._router is not None

@@ -32,6 +32,14 @@ class Transport:
         except OSError:
             return -1
 
+    def local_address(self) -> str:
+        """`host:port` of this end, `path:0` of a Unix socket, as CLIENT LIST writes them; "" when it has none."""
+        try:
+            name = self._socket.getsockname()
+        except OSError:
+            return ""
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"{name}:0"
+
     def pending(self) -> bool:
         """Whether received bytes wait inside the transport."""
         return False

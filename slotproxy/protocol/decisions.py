@@ -10,6 +10,17 @@ from slotproxy.protocol.commands import Command, CommandTable, KeysError
 from slotproxy.protocol.resp import error
 from slotproxy.protocol.slots import key_slot
 from slotproxy.protocol.splitting import SPLITTABLE, Part, split_by_slot
+from slotproxy.protocol.treatments import (
+    ADMIN,
+    NODES,
+    ONE_NODE,
+    PROXY,
+    REFUSED,
+    ROUTED,
+    SESSION,
+    SPLIT,
+    treatment_of,
+)
 
 CROSSSLOT: Final = error("CROSSSLOT Keys in request don't hash to the same slot")
 CLUSTER_DISABLED: Final = error("ERR This instance has cluster support disabled")
@@ -29,10 +40,11 @@ class Forward(Decision):
 
 
 class ForwardKeyless(Decision):
-    """To the client's own node."""
+    """To the client's own node. `barrier` as above."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, barrier: bool = False) -> None:
         self.command: Final = command
+        self.barrier: Final = barrier
 
 
 class SplitUp(Decision):
@@ -41,6 +53,29 @@ class SplitUp(Decision):
     def __init__(self, command: Command, parts: list[Part]) -> None:
         self.command: Final = command
         self.parts: Final = parts
+
+
+class OverNodes(Decision):
+    """To every primary, with `replicas` to every replica as well; the replies are merged."""
+
+    def __init__(self, command: Command, replicas: bool) -> None:
+        self.command: Final = command
+        self.replicas: Final = replicas
+
+
+class Scan(Decision):
+    """SCAN: to the node that `cursor` (as the client gave it) stands for."""
+
+    def __init__(self, command: Command, cursor: int) -> None:
+        self.command: Final = command
+        self.cursor: Final = cursor
+
+
+class Unknown(Decision):
+    """The table has no such command; `frame` is the answer unless the table turns out to be out of date."""
+
+    def __init__(self, frame: bytes) -> None:
+        self.frame: Final = frame
 
 
 class Answer(Decision):
@@ -61,16 +96,13 @@ class AnswerLocally(Decision):
         self.name: Final = name
 
 
-_LOCAL: Final = frozenset(["ping", "echo", "quit", "select", "hello", "auth", "client", "info"])
 #: What a web browser's request looks like when a page sends it here: what follows would run as inline commands.
 _NOT_REDIS: Final = frozenset([b"post", b"host:"])
 _OPTION_WIDTH: Final = {b"GROUP": 3, b"COUNT": 2}  # of XREAD and XREADGROUP, the option's name included
 _CLUSTER_ONLY: Final = frozenset(["cluster", "asking", "readonly", "readwrite"])
-#: Commands with keys that hold state on the connection or work behind the cluster's back.
-_NOT_FORWARDED: Final = frozenset(["watch", "ssubscribe", "sunsubscribe", "migrate", "restore-asking"])
 
 
-def decide(table: CommandTable, arguments: list[bytes]) -> Decision:
+def decide(table: CommandTable, arguments: list[bytes], allow_admin: bool = False) -> Decision:
     """What to do with a command; `arguments[0]` is its name, in any case."""
     command = table.get(arguments[0])
     first = arguments[0].lower().decode("ascii", "replace")
@@ -79,19 +111,35 @@ def decide(table: CommandTable, arguments: list[bytes]) -> Decision:
     if first == "quit":  # before 7.0 it does not stand in the server's table
         return AnswerLocally(first)
     if command is None:
-        return Answer(unknown_command(arguments))
+        return Unknown(unknown_command(arguments))
     resolved = table.resolve(arguments) or command
     if _says_all_subcommands(resolved) and len(arguments) > 1 and first != "client":
         return Answer(unknown_subcommand(arguments))
     if not resolved.check_arity(len(arguments)):
         return Answer(wrong_arity(resolved.name))
-    if first in _CLUSTER_ONLY:
-        return Answer(CLUSTER_DISABLED)
-    if first in _LOCAL:
-        return AnswerLocally(first)
-    if first == "command" or resolved.name == "config|get":
+    treatment = treatment_of(resolved, allow_admin)
+    if treatment in (ROUTED, SPLIT):
+        return _by_keys(resolved, first, arguments)
+    if treatment == PROXY:
+        return Answer(CLUSTER_DISABLED) if first in _CLUSTER_ONLY else AnswerLocally(first)
+    if treatment == REFUSED:
+        return Answer(refused(resolved, arguments))
+    if treatment == SESSION:
+        return Answer(not_supported(resolved.name))
+    if treatment == ONE_NODE:
         return ForwardKeyless(resolved)
-    return _by_keys(resolved, first, arguments)
+    if first == "scan":
+        cursor = _cursor(arguments[1])
+        return ForwardKeyless(resolved) if cursor is None else Scan(resolved, cursor)  # any node says what is wrong
+    return OverNodes(resolved, treatment == NODES)
+
+
+def _cursor(text: bytes) -> int | None:
+    """A cursor as the server's strtoul takes it: digits behind a sign, at most 64 bits."""
+    digits = text[1:] if text[:1] in (b"-", b"+") else text
+    if not digits.isdigit() or len(digits) > 20 or int(digits) >= 1 << 64:
+        return None
+    return int(digits) if text[:1] != b"-" else -int(digits) & ((1 << 64) - 1)
 
 
 def _says_all_subcommands(command: Command) -> bool:
@@ -102,16 +150,16 @@ def _says_all_subcommands(command: Command) -> bool:
 
 
 def _by_keys(command: Command, first: str, arguments: list[bytes]) -> Decision:
-    if first in _NOT_FORWARDED or blocks(command, first, arguments):
+    if blocks(command, first, arguments):
         return Answer(not_supported(command.name))
     try:
         keys = command.keys(arguments)
     except KeysError:
         return ForwardKeyless(command)  # no node runs it, and any of them says what is wrong with it
     if not keys:
-        if command.subcommands and len(arguments) > 1:
-            return Answer(unknown_subcommand(arguments))
-        return Answer(not_supported(command.name))
+        if command.keys_need_server:
+            return Answer(not_supported(command.name))
+        return ForwardKeyless(command, command.script)
     slot = int(key_slot(keys[0]))
     several = False
     for key in keys:
@@ -151,6 +199,15 @@ def wrong_arity(name: str) -> bytes:
 def not_supported(name: str) -> bytes:
     """The answer to what slotproxy cannot do yet."""
     return error(f"ERR slotproxy: {name.upper().replace('|', ' ')} is not supported yet")
+
+
+def refused(command: Command, arguments: list[bytes]) -> bytes:
+    """The answer to what would act on one node behind the cluster's back."""
+    shown = command.name.upper().replace("|", " ")
+    if command.name == "debug":
+        shown += " " + _printed(arguments[1], 32).decode("ascii", "replace").upper()
+    how = "--allow-admin opens it" if command.name in ADMIN else "send it to the node itself"
+    return error(f"ERR slotproxy: {shown} is refused: it is meant for one server, and here are several; {how}")
 
 
 def unknown_command(arguments: list[bytes]) -> bytes:

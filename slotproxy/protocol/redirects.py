@@ -14,7 +14,10 @@ from slotproxy.protocol.slots import SLOTS
 
 
 class Refusal(IntEnum):
-    """Why a node did not execute a command. Every kind means: it did not run."""
+    """Why a node did not execute a command. Every kind means: it did not run.
+
+    The last two are found by the whole text of the reply, for only some commands can get them.
+    """
 
     MOVED = 1  # another node owns the slot
     ASK = 2  # the key is elsewhere, for this request only
@@ -23,6 +26,8 @@ class Refusal(IntEnum):
     LOADING = 5  # the node reads its data set
     MASTERDOWN = 6  # a replica that has lost its primary
     READONLY = 7  # a replica, asked to write: it was a primary until now
+    NOSCRIPT = 8  # EVALSHA: the node has no such script
+    NOFUNCTION = 9  # FCALL: the node has no such function
 
 
 class Redirect:

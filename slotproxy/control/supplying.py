@@ -1,0 +1,98 @@
+"""Function libraries for a primary that lacks them.
+
+Duty: when FCALL was answered `Function not found`, find out whether the node really lacks the function, and if
+another primary has it, bring that one's libraries here (FUNCTION DUMP and RESTORE). Nodes that take over from a primary have its
+libraries; a primary that was added to the cluster has none.
+
+Invariants: one at a time per proxy, so that many clients' FCALLs cause one transfer; a function that no node has is not
+looked for again for a second. RESTORE replaces libraries of the same name: the node that has the function is right.
+A function can return any error text, after its writes ran: a node that has the function is believed to have lacked it a
+moment ago only where the code does not hold that text itself.
+"""
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from slotproxy.cluster.slotmap import SlotMap
+from slotproxy.cluster.topology import Address
+from slotproxy.control.addresses import AddressMap
+from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
+
+_log = logging.getLogger("slotproxy.nodes")
+
+_ANSWER = 5.0  # seconds that each node may take
+_FORGET = 1.0  # seconds for which a function that nobody has is not looked for
+_MOST_MISSING = 1000
+_TEXT = b"Function not found"
+
+
+class Functions:
+    """Supplies functions to the nodes of `slot_map`; `supplied` is called once per transfer."""
+
+    def __init__(
+        self, slot_map: SlotMap, credentials: Credentials, address_map: AddressMap, supplied: Callable[[], None]
+    ) -> None:
+        self._slot_map = slot_map
+        self._credentials = credentials
+        self._address_map = address_map
+        self._supplied = supplied
+        self._missing: dict[bytes, float] = {}
+        self._turn = trio.Lock()
+
+    async def supply(self, name: bytes, address: Address, request: bytes) -> bool:
+        """Whether the node at the announced `address` has the function now, and had not when it ran `request`."""
+        name = name.lower()  # functions' names know no case
+        async with self._turn:
+            if trio.current_time() < self._missing.get(name, 0.0):
+                return False
+            try:
+                with trio.fail_after(_ANSWER):
+                    async with await self._connect(address) as connection:
+                        code = await _code_of(connection, name)
+                        if code is not None:
+                            return _TEXT not in code and _TEXT not in request
+                        return await self._bring(name, connection, address)
+            except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
+                why = str(problem) or f"no answer within {_ANSWER:g} s"
+                _log.warning("cannot supply function %r to node %s:%d: %s", name, *address, why)
+                return False
+
+    async def _bring(self, name: bytes, connection: NodeConnection, address: Address) -> bool:
+        owners = {info.id: info for info in self._slot_map.owners if info is not None}
+        for info in owners.values():
+            if (info.host, info.port) == address:
+                continue
+            try:
+                with trio.fail_after(_ANSWER):
+                    async with await self._connect((info.host, info.port)) as donor:
+                        if await _code_of(donor, name) is None:
+                            continue
+                        libraries = await donor.command("FUNCTION", "DUMP")
+            except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
+                _log.debug("node %s is not asked for functions: %s", info.name, problem)
+                continue
+            await connection.command("FUNCTION", "RESTORE", libraries, "REPLACE")
+            _log.info("node %s:%d lacked function %r: it has node %s's libraries now", *address, name, info.name)
+            self._supplied()
+            return True
+        while len(self._missing) >= _MOST_MISSING:
+            del self._missing[next(iter(self._missing))]
+        self._missing[name] = trio.current_time() + _FORGET
+        return False
+
+    async def _connect(self, address: Address) -> NodeConnection:
+        return await connect(self._address_map.apply(address), self._credentials)
+
+
+async def _code_of(connection: NodeConnection, name: bytes) -> bytes | None:
+    """The source of the library that has the function; None when there is none."""
+    for library in await connection.command("FUNCTION", "LIST", "WITHCODE"):
+        fields = dict(zip(library[::2], library[1::2], strict=False))
+        for function in fields.get(b"functions", []):
+            described = dict(zip(function[::2], function[1::2], strict=False))
+            if described.get(b"name", b"").lower() == name:
+                code: bytes = fields.get(b"library_code", b"")
+                return code
+    return None

@@ -1,0 +1,41 @@
+"""What the data plane asks of the control plane: the seam between the two, seen from below.
+
+None of these waits: each starts something, and the answer comes back through a method of `Plane`.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from slotproxy.protocol.redirects import Refusal
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.lanes import Lane, Node
+    from slotproxy.dataplane.requests import Request
+
+
+class Dialler(Protocol):
+    """The control plane's side of connecting; the data plane never dials."""
+
+    def dial_nowait(self, lane: "Lane") -> None:
+        """Start connecting `lane`, with backoff, until it is attached or retired."""
+
+
+class Control(Dialler, Protocol):
+    """All that is asked."""
+
+    def refresh_nowait(self, why: str) -> None:
+        """Have the slot map refreshed soon; `Plane.refreshed` is called after the next refresh that starts."""
+
+    def confirm_nowait(self, request: "Request", node: "Node", refusal: Refusal, reply: bytes) -> None:
+        """Find out whether a script's or module's refusal is the node's own, then call `Plane.confirmed`.
+
+        For NOFUNCTION also bring the function there from another node; confirmed only when it is there.
+        """
+
+    def ask_aside_nowait(self, request: "Request", node: "Node") -> None:
+        """Send a request on a connection of its own, because a busy script may block the shared ones.
+
+        `Plane.answered_aside` takes the reply.
+        """
+
+    def read_table_nowait(self) -> None:
+        """Have a node's command table read; `Plane.table_read` is called when that has been tried."""

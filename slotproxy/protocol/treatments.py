@@ -1,0 +1,95 @@
+"""How each command of the table is treated: the one list that routing and the README's table are made from.
+
+Duty: name the treatment of a command from what the server says of it (keys, flags, request policy), and by hand only
+where those say nothing or mislead. What is then done with a call is `decisions`' part.
+
+Invariants: every command of any table has exactly one treatment; a command that nobody has heard of (a module's) gets
+one from its entry alone.
+"""
+
+from typing import Final
+
+from slotproxy.protocol.commands import Command
+from slotproxy.protocol.splitting import SPLITTABLE
+
+ROUTED: Final = "routed"  # to the owner of its keys' slot
+SPLIT: Final = "split"  # routed, and cut per slot where the keys lie in several
+PRIMARIES: Final = "all primaries"  # replies merged into one
+NODES: Final = "all nodes"  # the same, replicas included
+ONE_NODE: Final = "one node"  # the client's own, while it lives
+PROXY: Final = "proxy"  # answered without a node
+SESSION: Final = "session"  # holds state on a connection
+REFUSED: Final = "refused"  # would act on one node behind the cluster's back
+
+MEANINGS: Final[dict[str, str]] = {
+    ROUTED: "to the node that owns the slot of its keys",
+    SPLIT: "like routed; keys of several slots: in parts, one per slot, merged",
+    PRIMARIES: "to every primary, replies merged into one",
+    NODES: "to every primary and replica, replies merged into one",
+    ONE_NODE: "has no key: to one primary, for one client always the same while it lives",
+    PROXY: "answered by slotproxy, about its own clients or as a server without cluster support",
+    SESSION: "holds state on its connection: not supported yet",
+    REFUSED: "refused by name, unless `--allow-admin` opens it",
+}
+
+#: What `--allow-admin` opens, and how it is treated then.
+ADMIN: Final[dict[str, str]] = {
+    "save": PRIMARIES,
+    "bgsave": PRIMARIES,
+    "bgrewriteaof": PRIMARIES,
+    "module|load": NODES,
+    "module|loadex": NODES,
+    "module|unload": NODES,
+}
+
+#: Containers whose subcommands are all treated alike.
+_CONTAINERS: Final[dict[str, str]] = {"client": PROXY, "pubsub": PRIMARIES}
+_HELP: Final = "|help"  # the servers' own texts
+
+_BY_HAND: Final[dict[str, str]] = {
+    # The connection is the proxy's.
+    **dict.fromkeys(["ping", "echo", "quit", "select", "hello", "auth", "reset"], PROXY),
+    # A server without cluster support knows nothing of these.
+    **dict.fromkeys(["asking", "readonly", "readwrite"], PROXY),
+    # 7.0 gives no request policy for what has to reach every node, because replicas get no copy of it.
+    **dict.fromkeys(["acl|setuser", "acl|deluser", "acl|load", "acl|save", "acl|log"], NODES),
+    **dict.fromkeys(["config|resetstat", "config|rewrite"], NODES),
+    # Nor for these.
+    **dict.fromkeys(["function|list", "function|dump", "lastsave", "module|list"], PRIMARIES),
+    # The policy says all nodes; what the proxy's clients did stands in the primaries' logs.
+    **dict.fromkeys(["slowlog|get", "slowlog|len", "latency|doctor", "latency|graph", "latency|histogram"], PRIMARIES),
+    **dict.fromkeys(["latency|history", "latency|latest"], PRIMARIES),
+    **dict.fromkeys(["client|tracking", "wait", "waitaof", "monitor"], SESSION),
+    **dict.fromkeys(["multi", "exec", "discard", "watch", "unwatch"], SESSION),
+    **dict.fromkeys(["subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"], SESSION),
+    **dict.fromkeys(["debug", "script|debug", "shutdown", "failover", "replicaof", "slaveof"], REFUSED),
+    **dict.fromkeys(["sync", "psync", "replconf", "migrate", "restore-asking"], REFUSED),
+}
+
+
+def treatment_of(command: Command, allow_admin: bool = False) -> str:
+    """The treatment of a command or subcommand (of a container: that of a call without a known subcommand)."""
+    name = command.name
+    if name in ADMIN:
+        return ADMIN[name] if allow_admin else REFUSED
+    container = name.partition("|")[0]
+    if container == "cluster":
+        return PROXY  # its HELP, too: a server without cluster support refuses it
+    by_hand = _BY_HAND.get(name)
+    if by_hand is None and not name.endswith(_HELP) and (not command.subcommands or container == "client"):
+        by_hand = _CONTAINERS.get(container)
+    if by_hand is not None:
+        return by_hand
+    if name in SPLITTABLE:
+        return SPLIT
+    if not command.no_key and not command.subcommands:
+        # XREAD and XREADGROUP block only when they are told to.
+        blocks = "blocking" in command.flags and name not in ("xread", "xreadgroup")
+        return SESSION if blocks else ROUTED
+    if command.subcommands:
+        return ONE_NODE
+    if command.request_policy == "all_nodes":
+        return NODES
+    if command.request_policy in ("all_shards", "special"):
+        return PRIMARIES
+    return ONE_NODE
