@@ -1,8 +1,8 @@
 """Function libraries for a primary that lacks them.
 
 Duty: when FCALL was answered `Function not found`, find out whether the node really lacks the function, and if
-another primary has it, bring that one's libraries here (FUNCTION DUMP and RESTORE). Nodes that take over from a primary have its
-libraries; a primary that was added to the cluster has none.
+another primary has it, bring that one's libraries here (FUNCTION DUMP and RESTORE). Nodes that take over from a primary
+have its libraries; a primary that was added to the cluster has none.
 
 Invariants: one at a time per proxy, so that many clients' FCALLs cause one transfer; a function that no node has is not
 looked for again for a second. RESTORE replaces libraries of the same name: the node that has the function is right.

@@ -1,7 +1,8 @@
 """The scripts that went through the proxy: texts by SHA1, for nodes that lack them.
 
 Duty: remember the text of each EVAL and SCRIPT LOAD, so that an EVALSHA at a node without the script (it has taken
-over since, or has never seen it) can be sent as the EVAL that it stands for. To a node the two are the same, errors included.
+over since, or has never seen it) can be sent as the EVAL that it stands for. To a node the two are the same, errors
+included.
 
 Invariants: bounded in bytes, the least recently used text goes first; SCRIPT FLUSH through the proxy forgets all of
 them, so that NOSCRIPT means what it means on one server. A script can return any text, also Redis's NOSCRIPT after its
