@@ -140,4 +140,10 @@ def _accept_one(listener: socket.socket, plane: Plane) -> None:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    plane.accept(Transport(sock), "unix" if unix else f"{address[0]}:{address[1]}")
+    plane.accept(Transport(sock), f"{listener.getsockname()}:0" if unix else _shown(address))
+
+
+def _shown(address: tuple[str, int]) -> str:
+    """As CLIENT LIST writes it."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,8 +6,10 @@ A client must take the proxy for a server without cluster support: otherwise it 
 
 from typing import TYPE_CHECKING
 
-from slotproxy.protocol.decisions import error_of_bytes, not_supported, unknown_subcommand, wrong_arity
-from slotproxy.protocol.resp import EMPTY_ARRAY, NULL, OK, PONG, array, bulk, error, integer, simple
+from slotproxy.dataplane.clientcommands import answer_client
+from slotproxy.protocol.clientfilters import BAD_NAME, integer_of, valid_name
+from slotproxy.protocol.decisions import error_of_bytes, wrong_arity
+from slotproxy.protocol.resp import EMPTY_ARRAY, OK, PONG, array, bulk, error, integer, simple
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
-    """The reply to the command `name` (its first word, lower case; its arity has been checked)."""
+    """The reply to the command `name` (its first word, lower case; its arity has been checked); b"" for none."""
     if name == "ping":
         if len(arguments) > 2:
             return wrong_arity("ping")
@@ -23,7 +25,8 @@ def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[
     if name == "echo":
         return bulk(arguments[1])
     if name == "quit":
-        return OK  # the client closes itself behind it
+        client.leaving = True
+        return OK
     if name == "select":
         return _select(arguments[1])
     if name == "hello":
@@ -32,7 +35,7 @@ def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[
         return _auth(arguments[1:])
     if name == "reset":
         return _reset(client)
-    return _client(client, plane, arguments)
+    return answer_client(client, plane, arguments)
 
 
 def runs_alone(arguments: list[bytes]) -> bool:
@@ -43,25 +46,15 @@ def runs_alone(arguments: list[bytes]) -> bool:
 
 def _reset(client: "Client") -> bytes:
     client.name = b""
-    client.silent = False
-    client.skip = False
+    client.set_reply_mode("reset")
     return simple(b"RESET")
 
 
 def _select(index: bytes) -> bytes:
-    number = _integer(index)
+    number = integer_of(index)
     if number is None:
         return error("ERR value is not an integer or out of range")
     return OK if number == 0 else error("ERR SELECT is not allowed in cluster mode")
-
-
-def _integer(text: bytes) -> int | None:
-    """The number, written as Redis's string2ll takes it: no sign but one minus, no space, no leading zero."""
-    digits = text.removeprefix(b"-")
-    if not digits.isdigit() or len(digits) > 19 or (digits.startswith(b"0") and text != b"0"):
-        return None
-    number = int(text)
-    return number if -(1 << 63) <= number < 1 << 63 else None
 
 
 def _auth(credentials: list[bytes]) -> bytes:
@@ -81,7 +74,7 @@ def _auth(credentials: list[bytes]) -> bytes:
 def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
     options = arguments[1:]
     if options:
-        version = _integer(options[0])
+        version = integer_of(options[0])
         if version is None:
             return error("ERR Protocol version is not an integer or out of range")
         if version != 2:
@@ -96,8 +89,8 @@ def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
                 return reply
             position += 3
         elif word == b"SETNAME" and left >= 1:
-            if not _valid_name(options[position + 1]):
-                return _BAD_NAME
+            if not valid_name(options[position + 1]):
+                return BAD_NAME
             client.name = options[position + 1]  # stays, as on Redis, when a later option is wrong
             position += 2
         else:
@@ -109,35 +102,3 @@ def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
             bulk(b"role"), bulk(b"master"), bulk(b"modules"), EMPTY_ARRAY,
         ]
     )  # fmt: skip
-
-
-_BAD_NAME = error("ERR Client names cannot contain spaces, newlines or special characters.")
-
-
-def _valid_name(name: bytes) -> bool:
-    return all(0x21 <= byte <= 0x7E for byte in name)
-
-
-def _client(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
-    word = arguments[1].lower()
-    if word == b"id" and len(arguments) == 2:
-        return integer(client.id)
-    if word == b"getname" and len(arguments) == 2:
-        return bulk(client.name) if client.name else NULL
-    if word == b"setname" and len(arguments) == 3:
-        if not _valid_name(arguments[2]):
-            return _BAD_NAME
-        client.name = arguments[2]
-        return OK
-    if word == b"setinfo":  # since 7.2; libraries send it unasked and what they say is kept nowhere
-        if len(arguments) != 4:
-            return wrong_arity("client|setinfo")
-        if arguments[2].lower() not in (b"lib-name", b"lib-ver"):
-            return error_of_bytes(b"ERR Unrecognized option '" + arguments[2] + b"'")
-        return OK
-    known = plane.table.resolve(arguments)
-    if known is None or "|" not in known.name:
-        return unknown_subcommand(arguments)
-    if word in (b"id", b"getname", b"setname"):  # before 7.0 the table does not know their arity
-        return wrong_arity(known.name)
-    return not_supported(known.name)

@@ -17,8 +17,8 @@ from mypy_extensions import i64
 
 from slotproxy.dataplane.answers import answer_locally, runs_alone
 from slotproxy.dataplane.flows import Flow
-from slotproxy.dataplane.reactor import Stream
-from slotproxy.dataplane.requests import Request, RequestQueue
+from slotproxy.dataplane.replying import ReplyWriter
+from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solo import Solo
 from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import Command
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 
 _RECEIVE: Final = 16_384
 _RECEIVE_LARGE: Final = 1_048_576
-_LARGE_IN_FLIGHT: Final = 16  # while a large request comes in, no more than these may be in flight before it
 _ANSWERED: Final = Command("", 0, frozenset(), [], None, None)  # stands in the queue for what no node was asked
+_LARGE_IN_FLIGHT: Final = 16  # while a large request comes in, no more than these may be in flight before it
 
 
-class Client(Stream):
+class Client(ReplyWriter):
     """One plain Redis client. `id` is what CLIENT ID says; `address` is for logs."""
 
     def __init__(self, plane: "Plane", transport: Transport, id: int, address: str) -> None:
@@ -63,19 +63,21 @@ class Client(Stream):
         self.active_at: float = plane.reactor.now  # when its last bytes came
         self.lane: i64 = plane.router.territory.lane_of(id)
         self.flows: dict[i64, Flow] = {}
-        self.flow_count: i64 = 0
-        self.queue: RequestQueue = RequestQueue()
+        self.detours: i64 = 0  # reasons why its requests do not take the plain path: flows, a pause of writes
         self.finishing: bool = False  # no more requests are taken; closed when everything is answered and sent
-        self.silent: bool = False  # CLIENT REPLY OFF: replies are dropped
-        self.skip: bool = False  # CLIENT REPLY SKIP: the next command's reply is dropped
-        self.held: bool = False  # waits for something other than its replies, until `release`
+        self.leaving: bool = False  # closes behind the reply to the command that is being answered
+        self.no_evict: bool = False  # CLIENT NO-EVICT, which nothing here heeds
         self._plane: Final = plane
         self._scanner: Final = RequestScanner(plane.request_limits)
         self._paused: bool = False
         self._max_in_flight: i64 = plane.max_in_flight
         self._room: i64 = plane.max_in_flight  # how many requests may be in flight; 0 while one runs alone
         self._next: bytes | None = None  # a command that was taken, and waits to run alone
+        self._skip: bool = False  # CLIENT REPLY SKIP: the next command's reply is dropped
         self._skipping: bool = False  # a command runs alone whose reply is dropped
+        self._held: bool = False  # waits for the command table to be read
+        self._paused_by_client: bool = False  # CLIENT PAUSE
+        self._paused_request: Request | None = None  # in `queue`, sent when the pause is over
         self._max_output: i64 = plane.max_output
         self.open(transport)
 
@@ -117,7 +119,7 @@ class Client(Stream):
         try:
             while not self.finishing:
                 if queue.size >= self._room or self.out_size > self._max_output:
-                    if self.skip and queue.size == 0:
+                    if self._skip and queue.size == 0:
                         if not self._take_skipped():
                             return
                         continue
@@ -141,12 +143,13 @@ class Client(Stream):
                 self.command = command
                 queue.push(request)
                 node = routes[slot]
-                if node is not None and self.flow_count == 0:
+                if node is not None and self.detours == 0:
                     lane = node.lanes[self.lane]
                     if lane.ready:
                         lane.enqueue(request)
                         continue
-                router.submit(request)
+                if self._may_go(request):
+                    router.submit(request)
         except ProtocolError as problem:
             self.answer(error("ERR " + str(problem)))
             self.finish()
@@ -163,6 +166,11 @@ class Client(Stream):
         arguments = arguments_of(raw)
         plane = self._plane
         decision = decide(plane.table, arguments, plane.allow_admin)
+        to_a_node = isinstance(decision, (Forward, ForwardKeyless, SplitUp, OverNodes))
+        if self.detours > 0 and to_a_node and plane.pause.stops(plane.table.resolve(arguments)):
+            self._next = raw
+            self.hold_for_pause()
+            return
         if isinstance(decision, Forward):
             if decision.command.script:
                 self._note_script(decision.command, arguments)
@@ -178,7 +186,7 @@ class Client(Stream):
                 self._note_script(decision.command, arguments)
             slot = plane.router.territory.keyless_slot(self.id)
             self._forward(decision.command, slot, raw, decision.barrier)
-        elif isinstance(decision, OverNodes | Scan):
+        elif isinstance(decision, (OverNodes, Scan)):
             if self._alone(raw):
                 self._count(decision.command)
                 Solo(self, plane, decision.command, decision, arguments, raw).start()
@@ -188,8 +196,10 @@ class Client(Stream):
             command = plane.table.resolve(arguments)
             if command is not None:
                 self._count(command)
-            self.answer(answer_locally(decision.name, self, plane, arguments))
-            if decision.name == "quit":
+            frame = answer_locally(decision.name, self, plane, arguments)
+            if frame:
+                self.answer(frame)
+            if self.leaving:
                 self.finish()
         elif isinstance(decision, Answer):
             self.answer(decision.frame)
@@ -231,15 +241,15 @@ class Client(Stream):
         if self._room > 0:
             return True
         raw = self._next
-        if raw is not None and self.queue.size == 0 and not self.held:
+        if raw is not None and self.queue.size == 0 and not self.is_held():
             self._next = None
             self._take_other(raw)
-        if self.queue.size > 0 or self.held or self._next is not None:
+        if self.queue.size > 0 or self.is_held() or self._next is not None:
             return False
         if self._skipping:
             self._skipping = False
             self.silent = False
-        if not self.skip:
+        if not self._skip:
             self._room = self._max_in_flight
         return True
 
@@ -248,7 +258,7 @@ class Client(Stream):
         scanner = self._scanner
         if not scanner.scan():
             return False
-        self.skip = False
+        self._skip = False
         self.silent = True
         self._skipping = True
         if scanner.irregular:
@@ -257,18 +267,56 @@ class Client(Stream):
             self._take_other(scanner.buffer[scanner.start : scanner.end])
         return True
 
+    def set_reply_mode(self, mode: str) -> None:
+        """CLIENT REPLY on, off or skip, or what RESET makes of them (7.0.15)."""
+        if mode == "skip":
+            self._skip = self._skipping or not self.silent  # behind OFF it does nothing
+        elif mode == "off" or mode == "on" or not self._skipping:  # RESET behind SKIP is not answered
+            self._skipping = False
+            self.silent = mode == "off"
+
+    def is_held(self) -> bool:
+        """Whether it waits for something other than its replies."""
+        return self._held or self._paused_by_client
+
     def hold(self) -> None:
         """Take nothing more until `release`."""
-        self.held = True
+        self._held = True
         self._room = 0
 
     def release(self) -> None:
         """What the client was held for is over."""
-        self.held = False
+        self._held = False
+        self._go_on()
+
+    def hold_for_pause(self) -> None:
+        """The same for CLIENT PAUSE."""
+        self._paused_by_client = True
+        self._room = 0
+
+    def release_from_pause(self) -> None:
+        """The pause is over: what was waiting is sent."""
+        if self._paused_by_client:
+            self._paused_by_client = False
+            request = self._paused_request
+            if request is not None:
+                self._paused_request = None
+                self._plane.router.submit(request)
+            self._go_on()
+
+    def _go_on(self) -> None:
         if self._paused:
             self._plane.resuming.append(self)
         else:
             self._settle()
+
+    def _may_go(self, request: Request) -> bool:
+        """Whether a request off the plain path may be sent; else it waits for the end of a pause."""
+        if self._plane.pause.stops(request.command):
+            self._paused_request = request
+            self.hold_for_pause()
+            return False
+        return True
 
     def pause(self) -> None:
         """Stop reading until there is room again."""
@@ -297,36 +345,11 @@ class Client(Stream):
         if frame[0] == 0x2D:
             self._plane.counters.error(error_code(frame))
         if self.queue.size == 0:
-            self._write(frame)
+            self.write(frame)
             return
         request = Request(self, _ANSWERED, 0, b"", self.reactor.now)
         request.reply = frame
         self.queue.push(request)
-
-    def deliver(self, request: Request, reply: bytes) -> None:
-        """A request of this client has its reply: write it, and those behind it that were waiting for it."""
-        queue = self.queue
-        if queue.first() is not request:
-            request.reply = reply
-            return
-        queue.drop_first()
-        self._write(reply)
-        while queue.size > 0:
-            next_reply = queue.first().reply
-            if next_reply is None:
-                break
-            queue.drop_first()
-            self._write(next_reply)
-
-    def _write(self, frame: bytes) -> None:
-        if self.transport is None:
-            return
-        if not self.silent:
-            self.out.append(frame)
-            self.out_size += len(frame)
-        if not self.touched:
-            self.touched = True
-            self.reactor.clients_touched.append(self)
 
     def flush(self) -> None:
         super().flush()
@@ -347,6 +370,14 @@ class Client(Stream):
     def local_address(self) -> str:
         """This end's address; see Transport."""
         return "" if self.transport is None else self.transport.local_address()
+
+    def buffered(self) -> int:
+        """Bytes of requests that are not complete, or not taken yet."""
+        return int(self._scanner.buffered())
+
+    def is_read(self) -> bool:
+        """Whether its socket is read."""
+        return not self._paused
 
     def finish(self) -> None:
         """Take no more requests; close when everything is answered and sent."""

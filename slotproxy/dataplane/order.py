@@ -59,7 +59,7 @@ class Order:
         """The new flow of a client and slot that have none."""
         flow = Flow(self._router, client, slot)
         client.flows[slot] = flow
-        client.flow_count += 1
+        client.detours += 1
         return flow
 
     def close_flow(self, flow: Flow) -> None:
@@ -68,7 +68,7 @@ class Order:
         if client.flows.get(flow.slot) is not flow:
             return
         del client.flows[flow.slot]
-        client.flow_count -= 1
+        client.detours -= 1
         flow.due = 0.0
         if flow.lane is not None:
             flow.lane.waiters.pop(flow, None)

@@ -20,6 +20,7 @@ from slotproxy.dataplane.clients import Client
 from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.pausing import Pause
 from slotproxy.dataplane.reactor import Reactor, TickListener
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.router import Router
@@ -84,6 +85,7 @@ class Plane(TickListener):
             limits.park_timeout,
         )
         self.shards: Final = Shards()
+        self.pause: Final = Pause(self)
         self.allow_admin: Final = limits.allow_admin
         self.max_clients: Final = limits.max_clients
         self.clients: dict[int, Client] = {}
@@ -148,6 +150,7 @@ class Plane(TickListener):
         self._last_client += 1
         client = Client(self, transport, self._last_client, address)
         self.clients[client.id] = client
+        self.pause.meet(client)
 
     def client_closed(self, client: Client) -> None:
         """A client has closed its transport."""

@@ -211,8 +211,8 @@ class InfoMerging(Merging):
         for reply in replies:
             head, _, body = reply.partition(b"\r\n")
             if head[:1] == b"$" and body.endswith(b"\r\n"):
-                texts.append(body[: len(body) - 2].decode("utf-8", "surrogateescape"))
+                texts.append(body[: len(body) - 2].decode("latin-1"))
         if not texts:
             return replies[0]
         own = about_itself(self._plane, self._client, self._sections)
-        return bulk(merge_info(texts, own).encode("utf-8", "surrogateescape"))
+        return bulk(merge_info(texts, own).encode("latin-1", "replace"))

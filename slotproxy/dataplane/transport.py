@@ -38,7 +38,9 @@ class Transport:
             name = self._socket.getsockname()
         except OSError:
             return ""
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"{name}:0"
+        if not isinstance(name, tuple):
+            return f"{name}:0"
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
     def pending(self) -> bool:
         """Whether received bytes wait inside the transport."""

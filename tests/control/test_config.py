@@ -58,12 +58,19 @@ def test_the_defaults_are_those_promised() -> None:
         max_request=1024**3,
         max_in_flight=1024,
         max_output=16 * 1024**2,
+        script_cache=8 * 1024**2,
+        allow_admin=False,
     )
 
 
 def test_a_namespace_without_flags_is_configured_by_variables_alone() -> None:
     config = from_arguments(argparse.Namespace(), {"SLOTPROXY_CLUSTER": "a:1,b:2"})
     assert config.cluster == (("a", 1), ("b", 2))
+
+
+def test_a_switch_needs_no_value() -> None:
+    assert configured(*NEEDED, "--allow-admin").allow_admin is True
+    assert configured(*NEEDED, "--allow-admin", "no").allow_admin is False
 
 
 def test_every_setting_has_a_flag_a_variable_and_a_field() -> None:
@@ -90,6 +97,7 @@ def test_every_flag_and_every_variable_is_heard_and_a_wrong_value_named(
         "admin": "off",
         "log_level": "debug",
         "log_format": "json",
+        "allow_admin": "yes",
     }.get(setting.name, "7")
     field = setting.name.removesuffix("_file")
     files = {"SLOTPROXY_CLUSTER_PASSWORD_FILE": str(file)} if setting.name == "cluster_user" else {}

@@ -47,6 +47,9 @@ class ScriptedControl:
         self.dials: list[Lane] = []
         self.refreshes: list[str] = []
         self.confirmations: list[tuple[Request, Node, Refusal, bytes]] = []
+        self.asides: list[tuple[Request, Node]] = []
+        self.table_reads = 0  # asked for, and not answered yet
+        self.table_reads_in_all = 0
 
     def dial_nowait(self, lane: Lane) -> None:
         self.dials.append(lane)
@@ -56,6 +59,13 @@ class ScriptedControl:
 
     def confirm_nowait(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
         self.confirmations.append((request, node, refusal, reply))
+
+    def ask_aside_nowait(self, request: Request, node: Node) -> None:
+        self.asides.append((request, node))
+
+    def read_table_nowait(self) -> None:
+        self.table_reads += 1
+        self.table_reads_in_all += 1
 
 
 class ScriptedClient:
@@ -151,6 +161,8 @@ class Rig:
         self._ends: dict[tuple[str, int], WatchedSocket] = {}
         self.dialling = True  # whether `run` connects lanes by itself
         self.reading = True  # whether clients read by themselves
+        self.next_table: CommandTable | None = None  # what the nodes' table is when it is read again
+        self.table_is_read = True  # whether `run` reads it by itself
         self.plane.apply(self.cluster.nodes[0].topology(), 0)
         self.connect()
         self.run()
@@ -205,6 +217,13 @@ class Rig:
         request, node, refusal, reply = self.control.confirmations.pop(0)
         self.plane.confirmed(request, node, refusal, reply, genuine)
 
+    def read_table(self) -> None:
+        """The command table that was asked for is read."""
+        self.control.table_reads = 0
+        if self.next_table is not None:
+            self.plane.use_table(self.next_table, "7.0.15")
+        self.plane.table_read()
+
     # Time
 
     def tick(self) -> int:
@@ -224,6 +243,9 @@ class Rig:
             moved += self.cluster.serve()
             if self.dialling:
                 moved += self.connect()
+            if self.table_is_read and self.control.table_reads:
+                moved += 1
+                self.read_table()
             if self.reading:
                 for client in self.clients:
                     moved += client.read()
@@ -310,8 +332,8 @@ class Rig:
         ]
         for client in self.plane.clients.values():
             found += [f"flow of client {client.id}, slot {slot}" for slot in client.flows]
-            if client.flow_count:
-                found.append(f"client {client.id} counts {client.flow_count} flows")
+            if client.detours:
+                found.append(f"client {client.id} counts {client.detours} detours")
             if client.queue.size:
                 found.append(f"client {client.id} waits for {client.queue.size} replies")
         if self.plane.parked():

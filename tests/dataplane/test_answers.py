@@ -62,15 +62,3 @@ def test_hello_tells_of_a_standalone_primary(make_rig: MakeRig) -> None:
     assert fields[b"role"] == b"master"
     assert fields[b"proto"] == 2
     assert client.replies[1:] == [b"me", fields[b"id"]]
-
-
-def test_info_says_that_there_is_no_cluster(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    client = rig.client()
-    client.send("INFO")
-    client.send("INFO", "cluster")
-    rig.run()
-    assert b"redis_mode:standalone" in client.replies[0]
-    assert b"cluster_enabled:0" in client.replies[0]
-    assert b"slots_covered:16384" in client.replies[0]
-    assert client.replies[1] == b"# Cluster\r\ncluster_enabled:0\r\n"

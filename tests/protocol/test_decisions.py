@@ -13,7 +13,10 @@ from slotproxy.protocol.decisions import (
     Forward,
     ForwardKeyless,
     Hangup,
+    OverNodes,
+    Scan,
     SplitUp,
+    Unknown,
     decide,
 )
 from slotproxy.protocol.requests import arguments_of
@@ -33,6 +36,12 @@ def answer(line: str) -> str:
     return decision.frame.decode()
 
 
+def unknown(line: str) -> str:
+    decision = decided(line)
+    assert isinstance(decision, Unknown), decision
+    return decision.frame.decode()
+
+
 @pytest.mark.parametrize(
     ("line", "barrier"),
     [
@@ -44,6 +53,7 @@ def answer(line: str) -> str:
         ("RENAME {t}a {t}b", True),
         ("SINTERSTORE {t}d {t}a {t}b", True),
         ("EVAL script x {t}a", None),
+        ("EVAL script 0", None),
         ("EVAL script 1 {t}a", True),
         ("EVALSHA abc 1 {t}a", True),
         ("FCALL f 1 {t}a", True),
@@ -98,10 +108,8 @@ def test_what_cannot_be_cut_is_refused_without_asking_a_node(line: str) -> None:
         "MULTI",
         "SUBSCRIBE c",
         "SSUBSCRIBE {t}c",
-        "MIGRATE 127.0.0.1 7000 {t}a 0 1000",
-        "KEYS *",
         "MONITOR",
-        "CONFIG SET maxmemory 1",
+        "CLIENT TRACKING on",
         "WAIT 0 0",
     ],
 )
@@ -109,7 +117,7 @@ def test_what_holds_state_or_waits_on_a_connection_is_not_sent_on_a_shared_one(l
     assert answer(line).endswith("is not supported yet\r\n")
 
 
-@pytest.mark.parametrize("name", ["PING", "echo x", "QUIT", "SELECT 0", "HELLO 2", "AUTH x", "CLIENT ID", "INFO"])
+@pytest.mark.parametrize("name", ["PING", "echo x", "QUIT", "SELECT 0", "HELLO 2", "AUTH x", "CLIENT ID", "RESET"])
 def test_what_the_proxy_knows_itself_it_answers_itself(name: str) -> None:
     decision = decided(name)
     assert isinstance(decision, AnswerLocally)
@@ -126,17 +134,64 @@ def test_what_any_node_can_tell_goes_to_the_clients_own(line: str) -> None:
     assert isinstance(decided(line), ForwardKeyless)
 
 
+@pytest.mark.parametrize(
+    ("line", "replicas"),
+    [
+        ("DBSIZE", False), ("KEYS *", False), ("FLUSHALL", False), ("SCRIPT EXISTS abc", False), ("INFO", False),
+        ("FUNCTION LIST", False), ("SLOWLOG GET", False), ("PUBSUB NUMPAT", False), ("RANDOMKEY", False),
+        ("CONFIG SET maxmemory 1", True), ("SCRIPT LOAD x", True), ("ACL SETUSER bob", True), ("SLOWLOG RESET", True),
+    ],
+)  # fmt: skip
+def test_what_concerns_all_data_goes_to_all_primaries_and_what_replicas_must_share_to_all_nodes(
+    line: str, replicas: bool
+) -> None:
+    decision = decided(line)
+    assert isinstance(decision, OverNodes)
+    assert decision.replicas is replicas
+
+
+@pytest.mark.parametrize(
+    ("cursor", "value"),
+    [("0", 0), ("17", 17), ("+1", 1), ("-1", 2**64 - 1), (str(2**64 - 1), 2**64 - 1), ("007", 7)],
+)
+def test_scan_takes_its_cursor_as_the_server_does(cursor: str, value: int) -> None:
+    decision = decided(f"SCAN {cursor} COUNT 5")
+    assert isinstance(decision, Scan)
+    assert decision.cursor == value
+
+
+@pytest.mark.parametrize("cursor", ["x", "1x", "", "0x1", str(2**64), "1" * 30, "--1"])
+def test_a_cursor_that_is_none_is_any_nodes_to_complain_about(cursor: str) -> None:
+    assert isinstance(decide(TABLE, [b"SCAN", cursor.encode()]), ForwardKeyless)
+
+
+@pytest.mark.parametrize(
+    "line", ["SHUTDOWN", "REPLICAOF NO ONE", "DEBUG SLEEP 1", "MIGRATE 127.0.0.1 7000 {t}a 0 1000", "SCRIPT DEBUG YES"]
+)
+def test_what_is_meant_for_one_server_is_refused_by_name(line: str) -> None:
+    said = answer(line)
+    assert said.startswith(f"-ERR slotproxy: {line.split(' ')[0]}") and said.endswith("send it to the node itself\r\n")
+    decision = decide(TABLE, line.encode().split(b" "), allow_admin=True)
+    assert isinstance(decision, Answer) and decision.frame.decode() == said
+
+
+@pytest.mark.parametrize("line", ["SAVE", "BGSAVE", "BGREWRITEAOF", "MODULE LOAD x", "MODULE UNLOAD x"])
+def test_what_an_operator_may_send_to_all_nodes_has_to_be_opened(line: str) -> None:
+    assert answer(line).endswith("--allow-admin opens it\r\n")
+    assert isinstance(decide(TABLE, line.encode().split(b" "), allow_admin=True), OverNodes)
+
+
 def test_errors_that_need_no_node_read_as_redis_says_them() -> None:
     assert answer("GET") == "-ERR wrong number of arguments for 'get' command\r\n"
     assert answer("ECHO") == "-ERR wrong number of arguments for 'echo' command\r\n"
-    assert answer("NOPE a b") == "-ERR unknown command 'NOPE', with args beginning with: 'a' 'b' \r\n"
+    assert unknown("NOPE a b") == "-ERR unknown command 'NOPE', with args beginning with: 'a' 'b' \r\n"
     assert answer("CONFIG NOPE") == "-ERR unknown subcommand 'NOPE'. Try CONFIG HELP.\r\n"
     assert answer("XGROUP NOPE {t}a") == "-ERR unknown subcommand 'NOPE'. Try XGROUP HELP.\r\n"
 
 
 def test_a_long_unknown_command_is_shown_in_part_and_breaks_no_frame() -> None:
     decision = decide(TABLE, [b"x\r\ny" * 100, b"a" * 200, b"b" * 200])
-    assert isinstance(decision, Answer)
+    assert isinstance(decision, Unknown)
     assert decision.frame.count(b"\r\n") == 1 and len(decision.frame) < 400
 
 

@@ -1,0 +1,109 @@
+"""CLIENT, about the proxy's own clients: what `clientfilters` has read is carried out here."""
+
+from typing import TYPE_CHECKING, Final
+
+from slotproxy.dataplane.clientlist import Described, flags_of, is_listed, is_meant, list_frame
+from slotproxy.protocol.clientfilters import (
+    DescribeMe,
+    GetId,
+    GetName,
+    KillClients,
+    ListClients,
+    PauseClients,
+    SetName,
+    SetNoEvict,
+    SetReplyMode,
+    UnpauseClients,
+    parse_client,
+)
+from slotproxy.protocol.decisions import not_supported, unknown_subcommand
+from slotproxy.protocol.resp import NULL, OK, bulk, integer
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.clients import Client
+    from slotproxy.dataplane.plane import Plane
+
+_NO_REPLY: Final = b""
+_OVERFLOW: Final = 1 << 62  # milliseconds from which on the server's sum with the time overflows, and nothing is paused
+
+
+def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
+    """The reply to a CLIENT subcommand; b"" for none (CLIENT REPLY OFF and SKIP)."""
+    request = parse_client(arguments)
+    if isinstance(request, bytes):
+        return request
+    if isinstance(request, GetId):
+        return integer(client.id)
+    if isinstance(request, GetName):
+        return bulk(client.name) if client.name else NULL
+    if isinstance(request, SetName):
+        client.name = request.name
+        return OK
+    if isinstance(request, DescribeMe):
+        return list_frame([_described(client, plane)])
+    if isinstance(request, ListClients):
+        return _list(plane, request)
+    if isinstance(request, KillClients):
+        return _kill(client, plane, request)
+    if isinstance(request, PauseClients):
+        if request.milliseconds < _OVERFLOW:
+            plane.pause.start(request.milliseconds / 1000, request.writes_only)
+        return OK
+    if isinstance(request, UnpauseClients):
+        plane.pause.stop()
+        return OK
+    if isinstance(request, SetNoEvict):
+        client.no_evict = request.on
+        return OK
+    if isinstance(request, SetReplyMode):
+        client.set_reply_mode(request.mode)
+        return OK if request.mode == "on" else _NO_REPLY
+    if request is not None:  # CLIENT UNBLOCK: no client is blocked
+        return integer(0)
+    known = plane.table.resolve(arguments)
+    if known is None or "|" not in known.name:
+        return unknown_subcommand(arguments)
+    return not_supported(known.name)
+
+
+def _list(plane: "Plane", request: ListClients) -> bytes:
+    if request.ids is not None:
+        found = [plane.clients[id] for id in request.ids if id in plane.clients]
+        return list_frame([_described(one, plane) for one in found])
+    described = [_described(one, plane) for one in plane.clients.values()]
+    return list_frame([one for one in described if is_listed(request, one)])
+
+
+def _kill(client: "Client", plane: "Plane", request: KillClients) -> bytes:
+    killed = 0
+    found = plane.clients.get(request.id)
+    for one in list(plane.clients.values()) if request.id == 0 else [found] if found is not None else []:
+        if is_meant(request, _described(one, plane), client.id):
+            killed += 1
+            if one is client:
+                client.leaving = True
+            else:
+                one.close()
+    return request.reply(killed)
+
+
+def _described(client: "Client", plane: "Plane") -> Described:
+    now = plane.reactor.now
+    transport = client.transport
+    return Described(
+        client.id,
+        client.address.encode(),
+        client.local_address().encode(),
+        -1 if transport is None else transport.fd,
+        client.name,
+        now - client.since,
+        now - client.active_at,
+        flags_of(client.is_held(), client.finishing, client.address.endswith(":0"), client.no_evict),
+        client.buffered(),
+        int(client.unsent()),
+        len(client.out),
+        client.is_read(),
+        "" if client.command is None else client.command.name,
+        b"default",
+        2,
+    )

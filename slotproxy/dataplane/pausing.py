@@ -1,0 +1,62 @@
+"""CLIENT PAUSE: the proxy's clients wait, all of them or those that want to write.
+
+Invariants (7.0.15): a pause in force is never shortened or relaxed by another one; a client that waits gets nothing
+else done, and goes on where it was. Nothing is looked at per command while there is no pause: under PAUSE WRITE every
+client counts a detour, which takes its requests off the plain path.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from slotproxy.dataplane.reactor import Timer
+from slotproxy.protocol.clientfilters import paused_as_write
+from slotproxy.protocol.commands import Command
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.clients import Client
+    from slotproxy.dataplane.plane import Plane
+
+
+class Pause(Timer):
+    """The pause of one proxy's clients; none at first."""
+
+    def __init__(self, plane: "Plane") -> None:
+        super().__init__()
+        self._plane: Final = plane
+        self._writes: bool = False  # writers wait
+        self._all: bool = False  # everybody does
+
+    def start(self, seconds: float, writes_only: bool) -> None:
+        """Pause for that long, or go on pausing."""
+        reactor = self._plane.reactor
+        reactor.call_at(max(self.due, reactor.now + seconds), self)
+        for client in self._plane.clients.values():
+            if not writes_only and not self._all:
+                client.hold_for_pause()
+            if not self._writes:
+                client.detours += 1
+        self._writes = True
+        self._all = self._all or not writes_only
+
+    def fire(self) -> None:
+        """It is over."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Let everybody go on."""
+        self.due = 0.0
+        if self._writes:
+            self._writes = self._all = False
+            for client in self._plane.clients.values():
+                client.detours -= 1
+                client.release_from_pause()
+
+    def meet(self, client: "Client") -> None:
+        """A client has connected."""
+        if self._writes:
+            client.detours += 1
+        if self._all:
+            client.hold_for_pause()
+
+    def stops(self, command: Command | None) -> bool:
+        """Whether a client that wants to run the command has to wait."""
+        return self._writes and (self._all or (command is not None and paused_as_write(command)))
