@@ -13,6 +13,7 @@ from slotproxy.control.config import settings_table
 from slotproxy.control.metrics import metrics_table
 from slotproxy.dataplane import errors
 from slotproxy.protocol.commands import CommandTable
+from slotproxy.protocol.treatments import MEANINGS, treatment_of
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -39,6 +40,16 @@ def metrics() -> str:
     return _table(("metric", "type", "labels", "meaning"), rows)
 
 
+def commands() -> str:
+    """All commands of 7.0.15's table by treatment, as a Markdown table."""
+    by_treatment: dict[str, list[str]] = {treatment: [] for treatment in MEANINGS}
+    for command in CommandTable.snapshot().commands():
+        if not command.subcommands:
+            by_treatment[treatment_of(command)].append(command.name.upper().replace("|", " "))
+    rows = [(name, MEANINGS[name], ", ".join(sorted(commands))) for name, commands in by_treatment.items()]
+    return _table(("treatment", "what is done", "commands"), rows)
+
+
 def _between(text: str, name: str) -> str:
     found = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL)
     assert found is not None, f"README.md has no <!-- {name} --> … <!-- /{name} -->"
@@ -51,6 +62,19 @@ def test_the_flags_in_the_readme_are_the_programs() -> None:
 
 def test_the_metrics_in_the_readme_are_the_programs() -> None:
     assert _between(README.read_text(), "metrics") == metrics(), "python -m tests.test_readme"
+
+
+def test_the_commands_in_the_readme_are_treated_so() -> None:
+    assert _between(README.read_text(), "commands") == commands(), "python -m tests.test_readme"
+
+
+def test_every_command_of_the_server_stands_in_the_readme_once() -> None:
+    rows = _between(README.read_text(), "commands").splitlines()[2:]
+    listed = [name for row in rows for name in row.strip("| ").split(" | ")[2].split(", ")]
+    table = CommandTable.snapshot().commands()
+    of_server = [one.name.upper().replace("|", " ") for one in table if not one.subcommands]
+    assert len(of_server) > 350
+    assert sorted(listed) == sorted(of_server)
 
 
 def test_the_errors_in_the_readme_are_the_programs() -> None:
@@ -69,7 +93,7 @@ def test_the_errors_in_the_readme_are_the_programs() -> None:
 
 if __name__ == "__main__":
     text = README.read_text()
-    for name, table in (("flags", flags()), ("metrics", metrics())):
+    for name, table in (("flags", flags()), ("metrics", metrics()), ("commands", commands())):
         text = text.replace(_between(text, name), table, 1) if _between(text, name) else text.replace(
             f"<!-- {name} -->\n", f"<!-- {name} -->\n{table}", 1
         )

@@ -56,6 +56,8 @@ class Sources(Protocol):
         """Slots that count as migrating: an ASK or TRYAGAIN was seen within the last minute."""
         ...
 
+    def script_cache_bytes(self) -> int: ...
+
     def refresh_failures(self) -> int: ...
 
     def version(self) -> str: ...
@@ -149,6 +151,12 @@ METRICS: Final[tuple[Series | Distribution, ...]] = (
     _counter("slotproxy_tryagain_total", lambda s: int(s.counters.tryagain), "TRYAGAIN replies absorbed."),
     _counter("slotproxy_clusterdown_total", lambda s: int(s.counters.clusterdown),
              "CLUSTERDOWN replies absorbed."),
+    _counter("slotproxy_scripts_supplied_total", lambda s: int(s.counters.scripts_supplied),
+             "EVALSHA sent as EVAL because the node did not have the script."),
+    _counter("slotproxy_functions_supplied_total", lambda s: int(s.counters.functions_supplied),
+             "Times that function libraries were brought to a node that lacked them."),
+    _gauge("slotproxy_script_cache_bytes", lambda s: s.script_cache_bytes(),
+           "Texts of scripts remembered, in bytes; bounded by --script-cache."),
     Distribution("slotproxy_request_retries",
                  "How many times more than once a finished request was sent.", _retries),
     Distribution("slotproxy_request_duration_seconds",

@@ -284,6 +284,10 @@ class Proxy:
         """Slots that count as migrating."""
         return self.plane.migrating_slots()
 
+    def script_cache_bytes(self) -> int:
+        """Texts of scripts remembered, in bytes."""
+        return self.plane.router.scripts.size
+
     def refresh_failures(self) -> int:
         """Refreshes that no node answered."""
         return self._refresher.failures

@@ -22,7 +22,8 @@ SESSION: Final = "session"  # holds state on a connection
 REFUSED: Final = "refused"  # would act on one node behind the cluster's back
 
 MEANINGS: Final[dict[str, str]] = {
-    ROUTED: "to the node that owns the slot of its keys",
+    ROUTED: "to the node that owns the slot of its keys; scripts and functions without keys as one node; "
+    "XREAD and XREADGROUP with BLOCK as session",
     SPLIT: "like routed; keys of several slots: in parts, one per slot, merged",
     PRIMARIES: "to every primary, replies merged into one",
     NODES: "to every primary and replica, replies merged into one",

@@ -50,6 +50,9 @@ class FixedSources:
     def migrating_slots(self) -> list[int]:
         return self.migrating
 
+    def script_cache_bytes(self) -> int:
+        return 1234
+
     def refresh_failures(self) -> int:
         return self.failures
 

@@ -61,6 +61,12 @@ class Dials:
     def confirm_nowait(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
         raise AssertionError("nothing was sent")
 
+    def ask_aside_nowait(self, request: Request, node: Node) -> None:
+        raise AssertionError("nothing was sent")
+
+    def read_table_nowait(self) -> None:
+        raise AssertionError("nothing was sent")
+
 
 def at(address: Address) -> Topology:
     info = NodeInfo("one", *address, True, False, frozenset({address}))
