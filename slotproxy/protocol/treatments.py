@@ -83,7 +83,7 @@ def treatment_of(command: Command, allow_admin: bool = False) -> str:
         return by_hand
     if name in SPLITTABLE:
         return SPLIT
-    if not command.no_key and not command.subcommands:
+    if command.finder is not None:  # before 7.0 also a container's
         # XREAD and XREADGROUP block only when they are told to.
         blocks = "blocking" in command.flags and name not in ("xread", "xreadgroup")
         return SESSION if blocks else ROUTED
