@@ -18,7 +18,7 @@ from mypy_extensions import i64
 from slotproxy.dataplane.answers import answer_locally, runs_alone
 from slotproxy.dataplane.flows import Flow
 from slotproxy.dataplane.replying import ReplyWriter
-from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.requests import Request, parts_of
 from slotproxy.dataplane.solo import Solo
 from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import Command
@@ -179,7 +179,7 @@ class Client(ReplyWriter):
             self._count(decision.command)
             owner = Request(self, decision.command, decision.parts[0].slot, raw, self.reactor.now)
             self.queue.push(owner)
-            for part in plane.router.parts_of(owner, decision.parts):
+            for part in parts_of(owner, decision.parts):
                 plane.router.submit(part)
         elif isinstance(decision, ForwardKeyless):
             if decision.barrier:

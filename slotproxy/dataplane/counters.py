@@ -60,6 +60,11 @@ class Counters:
             index += 1
         self.durations[index] += int(count)
 
+    def redirect(self, moved: bool, node: str) -> None:
+        """A node answered with MOVED, or with ASK."""
+        by_node = self.moved if moved else self.ask
+        by_node[node] = by_node.get(node, 0) + 1
+
     def observe_retries(self, retries: i64) -> None:
         """A finished request had been sent `retries` times more than once."""
         self.retries_sum += retries

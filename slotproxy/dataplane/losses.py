@@ -1,12 +1,14 @@
-"""What a lost connection has cost: which of its requests may be sent again.
+"""What a lost connection has cost: which of its requests may be sent again, and what the others are answered.
 
 Not wholly sent cannot have run. A read may run twice, unless a write in doubt of the same client and slot follows it:
 repeated behind that write it could see it, though the application sent the read first. Any other write that was sent
-whole is in doubt. (Design, delivery contract.) Decides nothing else and touches nothing.
+whole is in doubt. (Design, delivery contract.) Decides nothing else.
 """
 
 from typing import Final
 
+from slotproxy.dataplane import errors
+from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.flows import Flow
 from slotproxy.dataplane.requests import Request
 
@@ -25,7 +27,14 @@ class Losses:
             self.flows[flow] = None
         doubtful: set[Flow | None] = set()
         for request in reversed(sent):
-            if not request.command.readonly:
+            if not request.command.repeatable:
                 doubtful.add(request.flow)
             elif request.flow not in doubtful:
                 self.repeatable.add(request)
+
+    def reply_to(self, request: Request, node: str, why: str, counters: Counters) -> bytes:
+        """The error for a request that is not repeatable."""
+        if request.command.repeatable:
+            return errors.no_answer(request.command, node, why)
+        counters.in_doubt += 1
+        return errors.in_doubt(request.command, node, why)

@@ -51,6 +51,9 @@ class MapChanges:
         self._territory.renew()
         self._owners_changed(changed)
         self.rehome(nodes)
+        for node in nodes:
+            for lane in node.lanes:
+                self._order.wake(lane)
         return bool(changed)
 
     def rehome(self, nodes: list[Node]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from slotproxy.protocol.commands import Command
-from slotproxy.protocol.splitting import Merging
+from slotproxy.protocol.splitting import KeyMerging, Merging, Part
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -70,6 +70,15 @@ class Split:
     def merged(self) -> bytes:
         """The command's reply; only when all parts have answered."""
         return self._merging.merge(self._replies)
+
+
+def parts_of(owner: Request, parts: list[Part]) -> list[Request]:
+    """The requests into which `owner` is cut, joined by one Split."""
+    split = Split(owner, KeyMerging(owner.command.name, parts), len(parts))
+    return [
+        Request(owner.client, owner.command, part.slot, part.raw, owner.started, part.distinct > 1, split, index)
+        for index, part in enumerate(parts)
+    ]
 
 
 class RequestQueue:

@@ -33,12 +33,12 @@ from slotproxy.dataplane.losses import Losses
 from slotproxy.dataplane.mapchanges import MapChanges
 from slotproxy.dataplane.order import Order
 from slotproxy.dataplane.reactor import Reactor
-from slotproxy.dataplane.requests import Request, Split
+from slotproxy.dataplane.requests import Request, parts_of
 from slotproxy.dataplane.scripts import Scripts
 from slotproxy.dataplane.territory import Territory
 from slotproxy.protocol.redirects import Redirect, Refusal, error_code, parse_redirect, refusal_of
 from slotproxy.protocol.requests import arguments_of
-from slotproxy.protocol.splitting import KeyMerging, Part, split_by_key
+from slotproxy.protocol.splitting import split_by_key
 
 _MOST_RETRIES: Final = 100  # of a script whose code seems to be missing again and again
 
@@ -47,15 +47,9 @@ class Router:
     """Sends the requests of one proxy and takes what comes back."""
 
     def __init__(
-        self,
-        reactor: Reactor,
-        slot_map: SlotMap,
-        counters: Counters,
-        control: Control,
-        scripts: Scripts,
-        lanes: int,
-        park_timeout: float,
-    ) -> None:
+        self, reactor: Reactor, slot_map: SlotMap, counters: Counters, control: Control, scripts: Scripts,
+        lanes: int, park_timeout: float,
+    ) -> None:  # fmt: skip
         self.slot_map: Final = slot_map
         self.scripts: Final = scripts
         self.territory: Final = Territory(reactor, slot_map, counters, control, lanes)
@@ -170,9 +164,8 @@ class Router:
         if refusal is None:
             self._accepted(request, reply)
         elif refusal == Refusal.NOSCRIPT and not self.scripts.may_say_so(request.raw):
-            flow = self._flow_of(request, node)
-            flow.bounced.append(request)
-            self._send_with_code(request, flow, refusal, reply)
+            self._flow_of(request, node).bounced.append(request)
+            self._send_with_code(request, refusal, reply)
         elif request.command.script or request.command.module:
             # A script can return any text, after its writes ran. Nothing newer of the slot goes out until it is known.
             flow = self._flow_of(request, node)
@@ -187,15 +180,17 @@ class Router:
         flow = request.flow
         assert flow is not None, "asked about without a flow"
         if genuine and (refusal == Refusal.NOSCRIPT or refusal == Refusal.NOFUNCTION):
-            self._send_with_code(request, flow, refusal, reply)
+            self._send_with_code(request, refusal, reply)
         elif genuine:
             self._refused(request, node, refusal, reply, placed=True)
         else:
             flow.bounced.remove(request)
             self._accepted(request, reply)
 
-    def _send_with_code(self, request: Request, flow: Flow, refusal: Refusal, reply: bytes) -> None:
+    def _send_with_code(self, request: Request, refusal: Refusal, reply: bytes) -> None:
         """The node lacked a script or function: send the request again, as EVAL, or now that the function is there."""
+        flow = request.flow
+        assert flow is not None, "it has its place in one"
         if refusal == Refusal.NOSCRIPT:
             with_text = self.scripts.as_eval(request.raw, request.command.name)
             if with_text is None:  # forgotten meanwhile
@@ -264,7 +259,7 @@ class Router:
         slot = request.slot
         redirect: Redirect | None = None
         if refusal == Refusal.MOVED or refusal == Refusal.ASK:
-            self._count_redirect(refusal, node)
+            self._counters.redirect(refusal == Refusal.MOVED, node.name)
             redirect = parse_redirect(reply)
             if redirect is None or redirect.slot != slot:
                 if placed:
@@ -290,7 +285,7 @@ class Router:
             parts = split_by_key(request.command.name, arguments_of(request.raw))
             if parts:
                 place = flow.bounced.index(request)
-                flow.bounced[place : place + 1] = self.parts_of(request, parts)
+                flow.bounced[place : place + 1] = parts_of(request, parts)
             else:
                 self.order.back_off(flow)
         else:
@@ -300,14 +295,6 @@ class Router:
             self.order.refuse(gate, flow)
             self._control.refresh_nowait(refusal.name)
         self._advance(flow)
-
-    def parts_of(self, owner: Request, parts: list[Part]) -> list[Request]:
-        """The requests into which `owner` is cut."""
-        split = Split(owner, KeyMerging(owner.command.name, parts), len(parts))
-        return [
-            Request(owner.client, owner.command, part.slot, part.raw, owner.started, part.distinct > 1, split, index)
-            for index, part in enumerate(parts)
-        ]
 
     def _redirected(
         self, request: Request, flow: Flow, gate: Gate, node: Node, refusal: Refusal, redirect: Redirect
@@ -340,10 +327,6 @@ class Router:
             flow.bounced = []
         self.pump(flow)
 
-    def _count_redirect(self, refusal: Refusal, node: Node) -> None:
-        by_node = self._counters.moved if refusal == Refusal.MOVED else self._counters.ask
-        by_node[node.name] = by_node.get(node.name, 0) + 1
-
     def _hold_for_refresh(self, flow: Flow) -> None:
         flow.held = True
         if flow not in self._awaiting_refresh:
@@ -359,12 +342,7 @@ class Router:
 
     def apply(self, topology: Topology, started: int) -> bool:
         """Take a refresh's view of the cluster, begun at the map's version `started`. True when owners changed."""
-        nodes = list(self.territory.nodes.values())
-        changed = self._changes.apply(topology, started)
-        for node in nodes:
-            for lane in node.lanes:
-                self.order.wake(lane)
-        return changed
+        return self._changes.apply(topology, started)
 
     def refreshed(self) -> None:
         """A refresh has ended, whether it succeeded or not."""
@@ -409,11 +387,8 @@ class Router:
             if request in lost.repeatable:
                 request.retries += 1
                 flow.bounced.append(request)
-            elif request.command.readonly:
-                self.finish(request, errors.no_answer(request.command, lane.node.name, why))
             else:
-                self._counters.in_doubt += 1
-                self.finish(request, errors.in_doubt(request.command, lane.node.name, why))
+                self.finish(request, lost.reply_to(request, lane.node.name, why, self._counters))
         self.territory.dial(lane)
         self._control.refresh_nowait("connection lost")
         for flow in lost.flows:

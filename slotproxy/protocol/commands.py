@@ -49,6 +49,18 @@ _LONGEST_SUBCOMMAND: Final = 64
 _SCRIPTS: Final = frozenset({"eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro"})
 # Flags that servers before 7.0 act on, or that describe their behaviour, but do not report.
 _FLAGS_SINCE_7: Final = frozenset({"no_multi", "blocking", "no_mandatory_keys", "allow_busy"})
+# Neither flagged readonly nor write: they change nothing, or nothing that a second time would change again.
+_TELLING: Final = frozenset(
+    [
+        "acl|cat", "acl|dryrun", "acl|genpass", "acl|getuser", "acl|list", "acl|users", "acl|whoami", "command",
+        "command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list",
+        "config|get", "function|dump", "function|list", "function|stats", "info", "lastsave", "latency|doctor",
+        "latency|graph", "latency|histogram", "latency|history", "latency|latest", "memory|doctor",
+        "memory|malloc-stats", "memory|purge", "memory|stats", "module|list", "pubsub|channels", "pubsub|numpat",
+        "pubsub|numsub", "pubsub|shardchannels", "pubsub|shardnumsub", "role", "script|exists", "script|load",
+        "slowlog|get", "slowlog|len", "time",
+    ]
+)  # fmt: skip
 # A command that may wait, or that speaks for another node, is not sent without a look at it.
 _NEVER_PLAIN: Final = frozenset({"blocking", "asking"})
 # Built-in commands of 6.2 that 7.0 no longer has; any other unknown name there is a module's (or renamed).
@@ -62,6 +74,7 @@ class Command:
     `info` is COMMAND's entry as it was decoded (lists, bytes, ints); None for a subcommand that the server
     itself does not report (before 7.0). `keys_need_server` says that the positions found here may be
     incomplete, because only the module (or the server's own code) knows them: ask COMMAND GETKEYS.
+    `repeatable` says that to run it twice is to run it once.
     `not_key_routed` says that the positions are shard channels: routing needs them, COMMAND GETKEYS answers
     `The command has no key arguments`.
     """
@@ -83,6 +96,7 @@ class Command:
         self.finder: Final = finder
         self.readonly: Final = "readonly" in flags
         self.write: Final = "write" in flags
+        self.repeatable: Final = self.readonly or name in _TELLING or name.endswith("|help")
         self.module: Final = "module" in flags
         self.script: Final = name in _SCRIPTS
         self.request_policy: Final = _tip(tips, "request_policy:")

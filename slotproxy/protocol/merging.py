@@ -293,6 +293,7 @@ _BY_POLICY: Final[dict[str, _Merging]] = {
     "all_succeeded": _all_succeeded,
 }
 _BY_HAND: Final[dict[str, _Merging]] = {
+    "acl|deluser": _all_succeeded,  # has no policy in the table
     "acl|log": acl_log,
     "function|dump": _longest,
     "function|list": _libraries,
