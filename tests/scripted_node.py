@@ -15,7 +15,9 @@ Only strings, no MULTI, no replicas, no expiry.
 from __future__ import annotations
 
 import binascii
+import hashlib
 import socket
+import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -28,6 +30,7 @@ from tests.watched_socket import WatchedSocket, socket_pair
 SLOTS: Final = 16384
 OK: Final = b"+OK\r\n"
 HOST: Final = "127.0.0.1"
+_BUCKETS: Final = 64  # of SCAN's table
 
 
 def slot_of(key: bytes) -> int:
@@ -186,6 +189,8 @@ class ScriptedNode:
         self.stopped = False  # `serve` does nothing: a silent node
         self.links: list[NodeLink] = []
         self.executed: list[Executed] = []
+        self.scripts: set[bytes] = set()  # SHA1s of the scripts that it has
+        self.functions: set[bytes] = set()  # each does what `SCRIPT` does
         self._rules: list[Rule] = []
         self._last_id = 0
 
@@ -279,9 +284,23 @@ class ScriptedNode:
             return refusal
         if self.loading:
             return error("LOADING Redis is loading the dataset in memory")
+        if missing := self._missing_code(name, words):
+            return missing
         reply = body(self.keys, words)
         self.executed.append(Executed(link.id, tuple(words), reply))
         return reply
+
+    def _missing_code(self, name: bytes, words: list[bytes]) -> bytes:
+        """script.c, function.c; empty when there is the code. EVAL brings its own."""
+        if name == b"EVAL":
+            self.scripts.add(hashlib.sha1(words[1]).hexdigest().encode())
+        elif name == b"EVALSHA" and words[1].lower() not in self.scripts:
+            return error("NOSCRIPT No matching script. Please use EVAL.")
+        elif name == b"SCRIPT":
+            self.scripts.clear()
+        elif name == b"FCALL" and words[1].lower() not in self.functions:
+            return error("ERR Function not found")
+        return b""
 
     def _refusal(self, keys: list[bytes], asking: bool) -> bytes:
         """cluster.c, getNodeByQuery; empty when the command may run here."""
@@ -533,8 +552,12 @@ def _rename(data: _Data, words: list[bytes]) -> bytes:
 
 
 def _eval(data: _Data, words: list[bytes]) -> bytes:
-    """One script is known: `SCRIPT`."""
-    assert words[1].decode() == SCRIPT
+    """One script is understood, with any comment behind it: `SCRIPT`."""
+    assert words[1].decode().startswith(SCRIPT)
+    return _call(data, words)
+
+
+def _call(data: _Data, words: list[bytes]) -> bytes:
     reply = b"$-1\r\n"
     for key in _counted(words):
         reply = _incr(data, [b"INCR", key])
@@ -542,8 +565,47 @@ def _eval(data: _Data, words: list[bytes]) -> bytes:
     return error(arguments[0].decode()) if arguments else reply
 
 
+def _script(data: _Data, words: list[bytes]) -> bytes:
+    """SCRIPT FLUSH; the node itself has done it."""
+    assert words[1].upper() == b"FLUSH"
+    return OK
+
+
 def _command(data: _Data, words: list[bytes]) -> bytes:
     return b":2\r\n"
+
+
+def _ping(data: _Data, words: list[bytes]) -> bytes:
+    return bulk(words[1]) if len(words) > 1 else b"+PONG\r\n"
+
+
+def _dbsize(data: _Data, words: list[bytes]) -> bytes:
+    return b":%d\r\n" % len(data)
+
+
+def _keys(data: _Data, words: list[bytes]) -> bytes:
+    """Every key; only the pattern * is known."""
+    assert words[1] == b"*", words
+    return array([bulk(key) for key in sorted(data)])
+
+
+def _flushall(data: _Data, words: list[bytes]) -> bytes:
+    data.clear()
+    return OK
+
+
+def _scan(data: _Data, words: list[bytes]) -> bytes:
+    """The cursor counts buckets of a table that never grows, COUNT (10) of them at a time; no other option."""
+    first = int(words[1])
+    after = first + (int(words[3]) if len(words) > 2 else 10)
+    found = [key for key in sorted(data) if first <= zlib.crc32(key) % _BUCKETS < after]
+    return array([bulk(b"%d" % (after if after < _BUCKETS else 0)), array([bulk(key) for key in found])])
+
+
+def _config(data: _Data, words: list[bytes]) -> bytes:
+    """CONFIG SET, which is remembered nowhere."""
+    assert words[1].upper() == b"SET", words
+    return OK
 
 
 SCRIPT: Final = (
@@ -565,7 +627,16 @@ _COMMANDS: Final[dict[bytes, tuple[Callable[[list[bytes]], list[bytes]], _Body]]
     b"TOUCH": (_all, _exists),
     b"RENAME": (_all, _rename),
     b"EVAL": (_counted, _eval),
+    b"EVALSHA": (_counted, _call),
+    b"FCALL": (_counted, _call),
+    b"SCRIPT": (_none, _script),
     b"COMMAND": (_none, _command),
+    b"PING": (_none, _ping),
+    b"DBSIZE": (_none, _dbsize),
+    b"KEYS": (_none, _keys),
+    b"FLUSHALL": (_none, _flushall),
+    b"SCAN": (_none, _scan),
+    b"CONFIG": (_none, _config),
     b"MODULE.APPEND": (_one, _append),
 }
 

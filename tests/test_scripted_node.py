@@ -38,6 +38,8 @@ PLAYBOOKS = {
         a: RENAME m{f} k{f}; RENAME l{f} k{f}; GET k{f}; TOUCH k{f} l{f}; UNLINK k{f} -> -ERR no such key; OK; 2; 1; 1
         a: EVAL "%s" 1 k{f}; GET k{f} -> 1; 1
         a: CLUSTER GETKEYSINSLOT {slot} 10 -> [k{f}]
+        a: PING; PING x; DBSIZE; KEYS *; SCAN 0 COUNT 100 -> PONG; x; 1; [k{f}]; [0 [k{f}]]
+        a: CONFIG SET maxmemory 0; FLUSHALL; DBSIZE; GET k{f}; SCAN 0 COUNT 100 -> OK; OK; 0; nil; [0 []]
     """.replace("%s", SCRIPT),
     "another node's slot": """
         b: GET k{f}; SET k{f} 1 -> -MOVED {slot} {a}; -MOVED {slot} {a}
@@ -264,6 +266,22 @@ def test_held_replies_are_executed_and_not_sent() -> None:
     node.holding = False
     node.serve()
     assert sock.recv(100) == b":1\r\n"
+    sock.close()
+    node.drop_links()
+
+
+def test_a_scan_comes_to_every_key_once_and_ends() -> None:
+    node, sock = node_and_socket()
+    node.keys = {b"k%d" % number: b"" for number in range(100)}
+    cursor, found, calls = b"0", [], 0
+    while calls == 0 or cursor != b"0":
+        sock.send(pack("SCAN", cursor, "COUNT", "7"))
+        node.serve()
+        ((cursor, keys),) = decode(sock.recv(65_536))
+        found += keys
+        calls += 1
+    assert sorted(found) == sorted(node.keys)
+    assert calls == 10
     sock.close()
     node.drop_links()
 
