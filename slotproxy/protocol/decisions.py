@@ -127,7 +127,8 @@ def decide(table: CommandTable, arguments: list[bytes], allow_admin: bool = Fals
     if treatment == SESSION:
         return Answer(not_supported(resolved.name))
     if treatment == ONE_NODE:
-        return ForwardKeyless(resolved)
+        # What a node says of its configuration is not passed on as it is.
+        return OverNodes(resolved, False) if resolved.name == "config|get" else ForwardKeyless(resolved)
     if first == "scan":
         cursor = _cursor(arguments[1])
         return ForwardKeyless(resolved) if cursor is None else Scan(resolved, cursor)  # any node says what is wrong

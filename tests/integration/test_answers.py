@@ -232,6 +232,7 @@ def _unordered(value: object) -> object:
         ("COMMAND", "GETKEYSANDFLAGS", "LMOVE", "a", "b", "LEFT", "LEFT"),
         ("CONFIG", "GET", "maxmemory*"),
         ("CONFIG", "GET", "list-*"),
+        ("CONFIG", "GET", "cluster-enabled"),
     ],
     ids=lambda words: "-".join(words[:3]),
 )

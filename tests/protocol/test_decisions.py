@@ -129,7 +129,7 @@ def test_the_cluster_is_not_to_be_seen(line: str) -> None:
     assert answer(line) == "-ERR This instance has cluster support disabled\r\n"
 
 
-@pytest.mark.parametrize("line", ["COMMAND", "COMMAND COUNT", "COMMAND GETKEYS GET a", "CONFIG GET save"])
+@pytest.mark.parametrize("line", ["COMMAND", "COMMAND COUNT", "COMMAND GETKEYS GET a", "PUBLISH c m"])
 def test_what_any_node_can_tell_goes_to_the_clients_own(line: str) -> None:
     assert isinstance(decided(line), ForwardKeyless)
 
@@ -137,7 +137,7 @@ def test_what_any_node_can_tell_goes_to_the_clients_own(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "replicas"),
     [
-        ("DBSIZE", False), ("KEYS *", False), ("FLUSHALL", False), ("SCRIPT EXISTS abc", False), ("INFO", False),
+        ("DBSIZE", False), ("KEYS *", False), ("FLUSHALL", False), ("SCRIPT EXISTS abc", False), ("INFO", False), ("CONFIG GET save", False),
         ("FUNCTION LIST", False), ("SLOWLOG GET", False), ("PUBSUB NUMPAT", False), ("RANDOMKEY", False),
         ("CONFIG SET maxmemory 1", True), ("SCRIPT LOAD x", True), ("ACL SETUSER bob", True), ("SLOWLOG RESET", True),
     ],
