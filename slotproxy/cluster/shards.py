@@ -6,6 +6,7 @@ them in that order, and pack shard and node cursor into the one number that the 
 Invariants:
 - A walk goes from lower numbers to higher ones and a shard that appears gets the highest: every walk ends, whatever
   comes and goes meanwhile. A shard that has gone is passed over.
+- A number is not given twice: a cursor of the shard that had it would skip keys of the other.
 - A replica that takes over has its primary's number, and another generation: its hash table has an order of its own,
   so a cursor of the old primary would skip keys. The shard is begun anew; keys may be returned twice, as SCAN allows.
 - A cursor is below 2**53 (what a JavaScript or Lua number holds), and 0 only at the beginning and at the end.
@@ -43,6 +44,7 @@ class Shards:
 
     def __init__(self) -> None:
         self._shards: list[Shard] = []  # by number
+        self._next_number: int = 0
 
     def known(self) -> bool:
         """Whether there are any."""
@@ -70,13 +72,13 @@ class Shards:
                     del unnumbered[heirs[0]]
                     kept.append(shard)
         kept.sort(key=lambda shard: shard.number)
-        next_number = kept[-1].number + 1 if kept else 0
         for id in unnumbered:
-            kept.append(Shard(next_number, id))
-            next_number += 1
-        if next_number > _MOST_SHARDS:  # after a thousand replaced shards: walks that run now may miss or repeat one
+            kept.append(Shard(self._next_number, id))
+            self._next_number += 1
+        if self._next_number > _MOST_SHARDS:  # a thousand were replaced: walks that run now may miss or repeat one
             for number, shard in enumerate(kept):
                 shard.number = number
+            self._next_number = len(kept)
         by_node = {shard.node: shard for shard in kept}
         for id, info in slot_map.nodes.items():
             if info.replicates in by_node:
