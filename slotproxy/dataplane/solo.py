@@ -9,6 +9,7 @@ primary that is replaced goes to its successor); a cluster that is not known yet
 What only a node with a free connection can answer (SCRIPT KILL) is asked aside.
 """
 
+import random
 from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
@@ -26,13 +27,14 @@ from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.info import merge_info
 from slotproxy.protocol.merging import merge_over_nodes
 from slotproxy.protocol.replies import elements_of
-from slotproxy.protocol.resp import EMPTY_ARRAY, array, bulk, command, error
+from slotproxy.protocol.resp import EMPTY_ARRAY, NULL, array, bulk, command, error
 from slotproxy.protocol.splitting import Merging
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
     from slotproxy.dataplane.plane import Plane
 
+_DBSIZE: Final = command([b"DBSIZE"])
 _AGAIN: Final = 0.05  # seconds between two looks whether the cluster is known
 
 
@@ -101,9 +103,19 @@ class Solo(Timer):
             merging = ScriptMerging(self._plane.router.scripts, self._command, self._arguments, names)
         else:
             merging = NodeMerging(self._command, self._arguments, names)
+        if name == "randomkey":
+            self._send_randomkey(seats, names)
+            return
         split = Split(self._owner, merging, len(seats))
         for index, seat in enumerate(seats):
             self._submit(split, index, seat, self._owner.raw)
+
+    def _send_randomkey(self, seats: list[Seat], names: list[str]) -> None:
+        """Each node is asked for a key and for how many it has."""
+        split = Split(self._owner, RandomKeyMerging(self._command, self._arguments, names), 2 * len(seats))
+        for index, seat in enumerate(seats):
+            self._submit(split, index, seat, self._owner.raw)
+            self._submit(split, len(seats) + index, seat, _DBSIZE)
 
     def _submit(self, split: Split, index: i64, seat: Seat, raw: bytes) -> None:
         router = self._plane.router
@@ -138,6 +150,24 @@ class NodeMerging(Merging):
         """By the command's response policy, or by hand; a failure is named."""
         command = self._command
         return merge_over_nodes(command.name, command.response_policy, self._arguments, self._nodes, replies)
+
+
+class RandomKeyMerging(NodeMerging):
+    """Of the nodes' random keys, and behind them their numbers of keys, so that every key is as likely as any other."""
+
+    def merge(self, replies: list[bytes]) -> bytes:
+        """One of the keys; null when no node has any."""
+        keys, sizes = replies[: len(replies) // 2], replies[len(replies) // 2 :]
+        for frames in (keys, sizes):
+            if any([frame[0] == 0x2D for frame in frames]):
+                return super().merge(frames)
+        weights: list[int] = []
+        for key, size in zip(keys, sizes, strict=True):
+            digits = size[1:-2]
+            weights.append(int(digits) if key != NULL and digits.isdigit() and len(digits) < 20 else 0)
+        if not any(weights):
+            return max(keys)  # a key that came just before the last was deleted, or null
+        return random.choices(keys, weights)[0]
 
 
 class ScriptMerging(NodeMerging):

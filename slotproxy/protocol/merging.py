@@ -10,7 +10,6 @@ which nodes are asked, nor when.
 Source: `response_policy` tips, redis.io/docs/reference/command-tips (7.0).
 """
 
-import random
 from collections.abc import Callable
 from typing import Final
 
@@ -209,16 +208,6 @@ def _union(replies: list[NodeReply], arguments: list[bytes]) -> bytes:
 # ---- by hand
 
 
-def _randomkey(replies: list[NodeReply], arguments: list[bytes]) -> bytes:
-    """Some node's key: every key can come, those of nodes with fewer keys more often than on one server."""
-    found: list[bytes] = []
-    for reply in replies:
-        if not is_null(reply.frame):
-            reply.data(reply.frame)
-            found.append(reply.frame)
-    return random.choice(found) if found else replies[0].frame
-
-
 def _subscribers(replies: list[NodeReply], arguments: list[bytes]) -> bytes:
     """PUBSUB NUMSUB: channel and count for each argument in turn, an argument named twice included."""
     names = replies[0].items(replies[0].frame)[::2]
@@ -314,7 +303,6 @@ _BY_HAND: Final[dict[str, _Merging]] = {
     "pubsub|numsub": _subscribers,
     "pubsub|shardchannels": _union,
     "pubsub|shardnumsub": _subscribers,
-    "randomkey": _randomkey,
     "slowlog|get": slowlog_get,
 }
 #: The commands whose replies are merged here by what they mean, whatever policy the table gives.

@@ -201,8 +201,6 @@ def test_without_a_policy_scalars_are_one_and_nulls_are_empty(replies: list[byte
         ("keys", "", array([OK]), b"*2\r\n+a\r\n"),
         *[("module.command", "", b"%0\r\n", odd) for odd in [OK, b"%x\r\n", b"%-1\r\n", b"%1\r\n+a\r\n"]],
         ("lastsave", "", b":1\r\n", OK),
-        ("randomkey", "", bulk(b"a"), array([])),
-        ("randomkey", "", bulk(b"a"), b"$5\r\na\r\n"),
         ("pubsub|numsub", "", encode([b"a", 1]), encode([b"b", 1])),
         ("pubsub|numsub", "", encode([b"a", 1]), encode([b"a"])),
         ("pubsub|numsub", "", encode([b"a", 1]), encode([b"a", b"1"])),
@@ -222,12 +220,6 @@ def test_a_reply_that_the_command_cannot_have_is_an_error_that_names_the_node(
 
 
 # ---- by hand
-
-
-def test_a_random_key_is_one_of_those_that_the_nodes_gave() -> None:
-    keys = [bulk(b"a"), bulk(b"b")]
-    assert {merged("randomkey", "", NULL, *keys, NULL) for _ in range(200)} == set(keys)
-    assert merged("randomkey", "", NULL, NULL) == NULL
 
 
 @pytest.mark.parametrize("name", ["pubsub|numsub", "pubsub|shardnumsub"])
