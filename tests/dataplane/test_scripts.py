@@ -527,6 +527,7 @@ def test_a_text_that_was_evicted_meanwhile_lets_the_noscript_pass(make_rig: Make
     rig.run()
     assert client.errors() == [UNKNOWN]
     assert client.replies[1] == 1
+    assert names(rig.nodes[0]) == ["EVALSHA", "INCR"]
     assert rig.plane.counters.scripts_supplied == 0
     assert rig.left_over() == []
 
