@@ -11,6 +11,7 @@ moment ago only where the code does not hold that text itself.
 """
 
 import logging
+import math
 from collections.abc import Callable
 
 import trio
@@ -48,11 +49,12 @@ class Functions:
             if trio.current_time() < self._missing.get(name, 0.0):
                 return False
             try:
-                with trio.fail_after(_ANSWER):
+                with trio.fail_after(_ANSWER) as patience:
                     async with await self._connect(address) as connection:
                         code = await _code_of(connection, name)
                         if code is not None:
                             return _TEXT not in code and _TEXT not in request
+                        patience.deadline = math.inf  # a silent donor must not use up the time of the next one
                         return await self._bring(name, connection, address)
             except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
                 why = str(problem) or f"no answer within {_ANSWER:g} s"
@@ -70,10 +72,13 @@ class Functions:
                         if await _code_of(donor, name) is None:
                             continue
                         libraries = await donor.command("FUNCTION", "DUMP")
+                        if not isinstance(libraries, bytes):
+                            raise ErrorReply("FUNCTION DUMP was not answered with a dump")
             except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
                 _log.debug("node %s is not asked for functions: %s", info.name, problem)
                 continue
-            await connection.command("FUNCTION", "RESTORE", libraries, "REPLACE")
+            with trio.fail_after(_ANSWER):
+                await connection.command("FUNCTION", "RESTORE", libraries, "REPLACE")
             _log.info("node %s:%d lacked function %r: it has node %s's libraries now", *address, name, info.name)
             self._supplied()
             return True
@@ -88,11 +93,15 @@ class Functions:
 
 async def _code_of(connection: NodeConnection, name: bytes) -> bytes | None:
     """The source of the library that has the function; None when there is none."""
-    for library in await connection.command("FUNCTION", "LIST", "WITHCODE"):
-        fields = dict(zip(library[::2], library[1::2], strict=False))
-        for function in fields.get(b"functions", []):
-            described = dict(zip(function[::2], function[1::2], strict=False))
-            if described.get(b"name", b"").lower() == name:
-                code: bytes = fields.get(b"library_code", b"")
-                return code
+    libraries = await connection.command("FUNCTION", "LIST", "WITHCODE")
+    try:
+        for library in libraries:
+            fields = dict(zip(library[::2], library[1::2], strict=False))
+            for function in fields.get(b"functions", []):
+                described = dict(zip(function[::2], function[1::2], strict=False))
+                code = fields.get(b"library_code")
+                if described.get(b"name", b"").lower() == name and isinstance(code, bytes):
+                    return code
+    except (TypeError, AttributeError) as problem:
+        raise ErrorReply("FUNCTION LIST was not answered with a list of libraries") from problem
     return None
