@@ -198,6 +198,7 @@ def shards_of(shards: Shards) -> list[Shard]:
     shard, _ = shards.find(0)
     while shard is not None:
         found.append(shard)
+        assert len(found) < 100, "it does not end"
         shard = shards.after(shard.number)
     return found
 
@@ -217,6 +218,7 @@ def walk(world: World) -> list[str]:
     cursor = 0
     while True:
         visited.append(world.at(cursor)[0])
+        assert len(visited) < 100, "it does not end"
         cursor = world.step(cursor, 0)
         if cursor == 0:
             return visited

@@ -1,0 +1,842 @@
+"""Commands over all nodes, SCAN, and whatever else runs alone: when they are sent, and what becomes of them in trouble.
+
+`f` is the tag of a slot that node A owns at first, `a` of one that B owns.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from slotproxy.cluster.topology import NodeInfo, Topology
+from slotproxy.protocol.commands import CommandTable
+from tests.dataplane.conftest import MakeRig
+from tests.dataplane.rig import TABLE, Rig, ScriptedClient
+from tests.scripted_node import HOST, ScriptedNode, array, bulk, pack, slot_of
+
+F = slot_of(b"{f}")
+READONLY = b"-READONLY You can't write against a read only replica.\r\n"
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
+NOBODY = Topology({}, [], {}, "nobody")
+
+
+def send_at_once(client: ScriptedClient, *commands: str) -> None:
+    """In one write."""
+    client.send_bytes(b"".join(pack(*command.split()) for command in commands))
+
+
+def names(node: ScriptedNode) -> list[str]:
+    """The commands that came in, refused ones too."""
+    return [words[0].decode() for words in node.received()]
+
+
+def replica_of(rig: Rig, owners: tuple[int, int], *, failing: bool = False) -> Topology:
+    """A view of three nodes: two share the slots, the third replicates the first of them, or has failed."""
+    spare = ({0, 1, 2} - set(owners)).pop()
+    infos = {}
+    for number, node in enumerate(rig.nodes):
+        primary = number != spare or failing
+        replicates = "" if primary else rig.nodes[owners[0]].id
+        address = frozenset({(HOST, node.port)})
+        infos[node.id] = NodeInfo(node.id, HOST, node.port, primary, number == spare and failing, address, replicates)
+    first, second = (rig.nodes[number].id for number in owners)
+    return Topology(infos, [(0, 8191, first), (8192, 16383, second)], {}, "test")
+
+
+def rig_with_replica(make_rig: MakeRig) -> Rig:
+    """A and B share the slots, C replicates A."""
+    rig = make_rig(3, owning=2)
+    rig.refresh(topology=replica_of(rig, (0, 1)))
+    rig.run()
+    return rig
+
+
+def take_over(rig: Rig, *, killed: bool = False) -> None:
+    """C has A's place; A replicates it, or is dead."""
+    rig.refresh(topology=replica_of(rig, (2, 1), failing=killed))
+
+
+# ---- order
+
+
+def test_it_counts_what_came_before_it_in_its_pipeline_and_nothing_else(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = rig.client()
+    send_at_once(client, "SET {f} 1", "DBSIZE", "SET {a} 1", "DBSIZE", "FLUSHALL", "DBSIZE", "MSET {f} 1 {a} 1")
+    send_at_once(client, "KEYS *")
+    rig.run()
+    assert client.replies[:7] == [b"OK", 1, b"OK", 2, b"OK", 0, b"OK"]
+    assert sorted(client.replies[7]) == [b"{a}", b"{f}"]
+    assert rig.left_over() == []
+
+
+@pytest.mark.parametrize("trouble", ["asked", "moved", "down", "loading"])
+def test_it_waits_for_what_came_before_whatever_way_that_takes(make_rig: MakeRig, trouble: str) -> None:
+    rig = make_rig()
+    a, b = rig.nodes
+    client = rig.client()
+    if trouble == "asked":
+        rig.cluster.migration(F, a, b)
+    elif trouble == "moved":
+        rig.cluster.own(F, b)
+    elif trouble == "down":
+        a.down = True
+    else:
+        a.answer("SET", LOADING, times=3)
+    send_at_once(client, "SET {f} 1", "DBSIZE", "SET {a} 1", "DBSIZE")
+    rig.run()
+    if trouble == "down":
+        assert client.replies == []
+        assert "DBSIZE" not in names(a) + names(b)
+        a.down = False
+    rig.advance(2)
+    assert client.replies == [b"OK", 1, b"OK", 2]
+    assert rig.cluster.value(b"{f}") == b"1"
+
+
+def test_it_waits_for_a_command_that_is_told_to_try_again(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, b = rig.nodes
+    a.keys = {b"{f}1": b"", b"{f}2": b""}
+    migration = rig.cluster.migration(F, a, b)
+    migration.move(b"{f}1")
+    client = rig.client()
+    send_at_once(client, "MSET {f}1 x {f}2 x {f}3 x", "DBSIZE", "INCR {f}4", "DBSIZE")
+    rig.advance(1)
+    assert client.replies == []
+    assert "DBSIZE" not in names(a) + names(b)
+    migration.finish()
+    rig.advance(1)
+    assert client.replies == [b"OK", 3, 1, 4]
+
+
+def test_nothing_of_its_client_is_sent_while_it_is_out_and_other_clients_go_on(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, b = rig.nodes
+    a.stopped = True
+    client, other = rig.client(), rig.client()
+    send_at_once(client, "DBSIZE", "INCR {a}1", "PING", "MGET {a}1 {f}", "DBSIZE")
+    rig.run()
+    for _ in range(5):
+        send_at_once(other, "INCR {a}", "DBSIZE")
+        rig.run()
+        assert [words for words in b.received() if words[1:] == [b"{a}1"]] == []
+        other = rig.client()
+    assert names(b) == ["DBSIZE"] + ["INCR", "DBSIZE"] * 5
+    assert client.replies == []
+    a.stopped = False
+    rig.run()
+    # B had answered the first part before the others came.
+    assert client.replies == [0, 1, b"PONG", [b"1", None], 2]
+    assert rig.left_over() == []
+
+
+def test_it_is_not_sent_before_everything_of_its_client_was_answered(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, b = rig.nodes
+    a.stopped = True
+    client = rig.client()
+    send_at_once(client, "INCR {f}", "INCR {a}", "KEYS *")
+    rig.run()
+    assert names(b) == ["INCR"]
+    a.stopped = False
+    rig.run()
+    assert client.replies[:2] == [1, 1]
+    assert sorted(client.replies[2]) == [b"{a}", b"{f}"]
+
+
+# ---- a cluster that is not known
+
+
+@pytest.mark.parametrize("command", ["DBSIZE", "SCAN 0", "FLUSHALL", "INFO"])
+def test_before_any_node_is_known_it_waits_and_then_runs(make_rig: MakeRig, command: str) -> None:
+    rig = make_rig(park_timeout=3.0)
+    rig.refresh(topology=NOBODY)
+    for node in rig.nodes:
+        node.answer("INFO", bulk(b"# Server\r\nredis_version:7.0.15\r\n"))
+    client = rig.client()
+    send_at_once(client, command, "PING")
+    rig.advance(2.5)
+    assert client.replies == []
+    rig.refresh()
+    rig.advance(0.2)
+    assert len(client.replies) == 2 and client.errors() == []
+    assert rig.left_over() == []
+
+
+@pytest.mark.parametrize("command", ["DBSIZE", "SCAN 0", "FLUSHALL", "INFO"])
+def test_a_cluster_that_stays_unknown_is_told_at_the_deadline(make_rig: MakeRig, command: str) -> None:
+    rig = make_rig(park_timeout=3.0)
+    rig.refresh(topology=NOBODY)
+    client = rig.client()
+    send_at_once(client, command, "PING")
+    rig.advance(2.9)
+    assert client.replies == []
+    rig.advance(0.2)
+    (error,) = client.errors()
+    assert error == (
+        "ERR slotproxy: not served: a command without keys was not served within 3 s (--park-timeout); not executed;"
+        " last: no node is known yet"
+    )
+    assert client.replies[1] == b"PONG"
+    assert rig.plane.counters.parked_expired == 1
+    assert rig.left_over() == []
+
+
+def test_who_leaves_before_the_cluster_is_known_asks_nobody(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.refresh(topology=NOBODY)
+    client = rig.client()
+    client.send("FLUSHALL")
+    rig.run()
+    rig.plane.clients[1].close()
+    rig.refresh()
+    rig.advance(1)
+    assert "FLUSHALL" not in names(rig.nodes[0]) + names(rig.nodes[1])
+    assert rig.left_over() == []
+
+
+# ---- a node is in trouble
+
+
+def test_a_part_that_a_demoted_primary_refuses_goes_to_its_successor(make_rig: MakeRig) -> None:
+    rig = rig_with_replica(make_rig)
+    a, b, c = rig.nodes
+    a.answer("FLUSHALL", READONLY, times=1000)
+    rig.control.refreshes.clear()
+    client = rig.client()
+    client.send("FLUSHALL")
+    rig.advance(0.2)
+    assert client.replies == []
+    assert "READONLY" in rig.control.refreshes
+    assert names(c) == []
+    take_over(rig)
+    rig.advance(1)
+    assert client.replies == [b"OK"]
+    assert names(c) == ["FLUSHALL"] and names(b) == ["FLUSHALL"]
+    assert rig.left_over() == []
+
+
+@pytest.mark.parametrize("command", ["DBSIZE", "FLUSHALL", "SCAN 0", "KEYS *"])
+def test_a_part_that_waits_for_a_dead_primary_goes_to_its_successor(make_rig: MakeRig, command: str) -> None:
+    """Also when it is the proxy's first command of that kind."""
+    rig = rig_with_replica(make_rig)
+    a, _, c = rig.nodes
+    c.keys = {b"{f}": b""}
+    rig.dialling = False
+    a.stopped = True
+    a.drop_links()
+    rig.run()
+    client = rig.client()
+    client.send(*command.split())
+    rig.refuse_dials()
+    rig.advance(1)
+    assert client.replies == []
+    take_over(rig, killed=True)
+    rig.dialling = True
+    a.stopped = False  # its links are closed; new ones are not what the proxy must want
+    rig.advance(1)
+    assert len(client.replies) == 1 and client.errors() == []
+    assert names(c) == [command.split()[0]]
+    assert names(a) == []
+
+
+@pytest.mark.parametrize("command", ["DBSIZE", "FLUSHALL", "SCAN 0", "KEYS *"])
+def test_a_part_keeps_its_way_to_the_successor_while_others_are_sent(make_rig: MakeRig, command: str) -> None:
+    """The successor is known, and not connected yet, when another client's command is addressed to the same nodes."""
+    rig = rig_with_replica(make_rig)
+    a, _, c = rig.nodes
+    rig.dialling = False
+    a.drop_links()
+    c.drop_links()
+    rig.run()
+    clients = [rig.client() for _ in range(3)]
+    clients[0].send(*command.split())
+    rig.run()
+    take_over(rig, killed=True)
+    clients[1].send("DBSIZE")
+    clients[2].send("CONFIG", "SET", "maxmemory", "0")
+    rig.run()
+    rig.control.dials = [lane for lane in rig.control.dials if lane.node.info.id == c.id]
+    rig.connect()
+    rig.advance(1)
+    assert [len(client.replies) for client in clients] == [1, 1, 1]
+    assert sorted(names(c)) == sorted([command.split()[0], "DBSIZE", "CONFIG"])
+    assert rig.left_over() == []
+
+
+def test_what_is_asked_of_all_nodes_reaches_a_demoted_primary_too(make_rig: MakeRig) -> None:
+    rig = rig_with_replica(make_rig)
+    client = rig.client()
+    client.send("DBSIZE")
+    rig.run()
+    take_over(rig)
+    rig.run()
+    send_at_once(client, "CONFIG SET maxmemory 0", "DBSIZE")
+    rig.run()
+    assert client.replies == [0, b"OK", 0]
+    assert [names(node).count("CONFIG") for node in rig.nodes] == [1, 1, 1]
+    assert [names(node).count("DBSIZE") for node in rig.nodes] == [1, 2, 1]
+
+
+def test_a_write_whose_connection_broke_is_in_doubt_at_that_node_and_done_at_the_others(make_rig: MakeRig) -> None:
+    rig = make_rig(3)
+    a, b, c = rig.nodes
+    for node in rig.nodes:
+        node.keys = {b"old": b""}
+    b.drop_at("FLUSHALL", runs=True)
+    client = rig.client()
+    send_at_once(client, "FLUSHALL", "DBSIZE")
+    rig.run()
+    (error,) = client.errors()
+    assert error.startswith(f"ERR slotproxy: incomplete: FLUSHALL failed on node {b.address} (in doubt: ")
+    where = error.partition("; it succeeded on nodes ")[2]
+    assert sorted(where.split(", ")) == sorted([a.address, c.address])
+    assert client.replies[1] == 0
+    assert [names(node) for node in rig.nodes] == [["FLUSHALL", "DBSIZE"]] * 3
+    assert rig.left_over() == []
+
+
+@pytest.mark.parametrize("runs", [True, False])
+@pytest.mark.parametrize("command", ["DBSIZE", "KEYS *", "SCAN 0 COUNT 64"])
+def test_a_read_whose_connection_broke_is_repeated_unseen(make_rig: MakeRig, command: str, runs: bool) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    a.keys = {b"{f}": b""}
+    a.drop_at(command.split()[0], runs=runs, times=3)
+    client = rig.client()
+    client.send(*command.split())
+    rig.advance(5)
+    (reply,) = client.replies
+    assert reply in (1, [b"{f}"]) or reply[1] == [b"{f}"]
+    assert len(names(a)) == 4
+    assert rig.left_over() == []
+
+
+def test_what_was_not_sent_yet_waits_for_its_node(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, b = rig.nodes
+    rig.dialling = False
+    a.drop_links()
+    rig.run()
+    client = rig.client()
+    client.send("FLUSHALL")
+    rig.run()
+    assert names(b) == ["FLUSHALL"]
+    rig.dialling = True
+    rig.advance(1)
+    assert client.replies == [b"OK"]
+    assert names(a) == ["FLUSHALL"]
+
+
+def test_a_node_that_stays_away_is_named_and_so_are_those_that_did_it(make_rig: MakeRig) -> None:
+    rig = make_rig(3, park_timeout=3.0)
+    a, b, c = rig.nodes
+    rig.dialling = False
+    a.drop_links()
+    rig.run()
+    client, other = rig.client(), rig.client()
+    client.send("FLUSHALL")
+    send_at_once(other, "INCR {a}", "DBSIZE")
+    rig.run()
+    rig.refuse_dials()
+    rig.advance(2.5)
+    assert client.replies == [] and other.replies == [1]
+    rig.advance(1)
+    (error,) = client.errors()
+    assert error.startswith(f"ERR slotproxy: incomplete: FLUSHALL failed on node {a.address} (not served: ")
+    assert "connection refused" in error and "not executed" in error
+    assert b.address in error.partition("; it succeeded on nodes ")[2]
+    assert c.address in error.partition("; it succeeded on nodes ")[2]
+    assert other.errors()[0].startswith(f"ERR slotproxy: incomplete: DBSIZE failed on node {a.address} (not served: ")
+    rig.dialling = True
+    rig.advance(1)
+    assert rig.left_over() == []
+
+
+def test_a_node_that_loads_is_waited_for(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.nodes[0].answer("DBSIZE", LOADING, times=4)
+    rig.nodes[1].keys = {b"{a}": b""}
+    client = rig.client()
+    client.send("DBSIZE")
+    rig.run()
+    assert client.replies == []
+    rig.advance(5)
+    assert client.replies == [1]
+    assert names(rig.nodes[1]) == ["DBSIZE"]
+    assert rig.left_over() == []
+
+
+def test_info_leaves_out_a_node_without_a_connection(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, b = rig.nodes
+    b.answer("INFO", bulk(b"# Clients\r\nblocked_clients:3\r\n"))
+    rig.dialling = False
+    a.drop_links()
+    rig.run()
+    client = rig.client()
+    client.send("INFO")
+    rig.run()
+    (text,) = client.replies
+    assert b"blocked_clients:3" in text
+    assert a.address.encode() in text
+    assert names(a) == []
+
+
+def test_a_replica_that_joined_is_asked_too_where_replicas_are_asked(make_rig: MakeRig) -> None:
+    rig = rig_with_replica(make_rig)
+    client = rig.client()
+    send_at_once(client, "CONFIG SET maxmemory 0", "DBSIZE")
+    rig.run()
+    assert client.replies == [b"OK", 0]
+    assert [names(node) for node in rig.nodes] == [["CONFIG", "DBSIZE"], ["CONFIG", "DBSIZE"], ["CONFIG"]]
+
+
+def test_a_replica_that_left_meanwhile_does_not_hold_it_up(make_rig: MakeRig) -> None:
+    rig = rig_with_replica(make_rig)
+    rig.dialling = False
+    client = rig.client()
+    client.send("CONFIG", "SET", "maxmemory", "0")
+    rig.run()
+    infos = {node.id: node.info() for node in rig.nodes[:2]}
+    rig.refresh(topology=Topology(infos, rig.nodes[0].topology().ranges, {}, "test"))
+    rig.dialling = True
+    rig.advance(2)
+    assert len(client.replies) == 1
+
+
+# ---- the client goes
+
+
+@pytest.mark.parametrize("command", ["DBSIZE", "FLUSHALL", "SCAN 0"])
+def test_who_leaves_during_it_leaves_nothing_behind(make_rig: MakeRig, command: str) -> None:
+    rig = make_rig()
+    client, other = rig.client(), rig.client()
+    for node in rig.nodes:
+        node.holding = True
+    send_at_once(client, command, command)
+    rig.run()
+    client.vanish()
+    for node in rig.nodes:
+        node.holding = False
+    rig.run()
+    send_at_once(other, "INCR {f}", "DBSIZE")
+    rig.run()
+    assert other.replies == [1, 1]
+    assert rig.plane.client_count() == 1
+    assert rig.left_over() == []
+
+
+def test_half_close_behind_it_still_gets_all_replies(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    for node in rig.nodes:
+        node.stopped = True
+    client = rig.client()
+    send_at_once(client, "SET {f} 1", "DBSIZE", "SET {a} 1", "DBSIZE")
+    rig.run()
+    client.finish()
+    rig.run()
+    for node in rig.nodes:
+        node.stopped = False
+    rig.run()
+    assert client.replies == [b"OK", 1, b"OK", 2]
+    assert client.closed
+    assert rig.plane.client_count() == 0
+
+
+def test_a_drain_lets_it_end(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    a.stopped = True
+    client, idle = rig.client(), rig.client()
+    send_at_once(client, "FLUSHALL", "SET {f} 1")
+    rig.run()
+    finished: list[bool] = []
+    assert rig.plane.finish_clients(lambda: finished.append(True)) == 1
+    rig.run()
+    assert idle.closed and not client.closed and not finished
+    a.stopped = False
+    rig.run()
+    assert client.replies == [b"OK"]
+    assert client.closed and finished == [True]
+    # Not taken yet when the drain began.
+    assert names(a) == ["FLUSHALL"]
+
+
+def test_a_drain_ends_who_waits_for_the_cluster(make_rig: MakeRig) -> None:
+    rig = make_rig(park_timeout=3.0)
+    rig.refresh(topology=NOBODY)
+    client = rig.client()
+    client.send("DBSIZE")
+    rig.run()
+    finished: list[bool] = []
+    rig.plane.finish_clients(lambda: finished.append(True))
+    rig.advance(4)
+    assert "not served" in client.errors()[0]
+    assert client.closed and finished == [True]
+
+
+# ---- QUIT, RESET, CLIENT REPLY
+
+
+def test_quit_behind_it_ends_the_connection_after_both_replies(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = rig.client()
+    send_at_once(client, "SET {f} 1", "DBSIZE", "QUIT", "SET {f} 2")
+    rig.run()
+    assert client.replies == [b"OK", 1, b"OK"]
+    assert client.closed
+    assert rig.cluster.value(b"{f}") == b"1"
+    assert rig.plane.client_count() == 0
+
+
+def test_replies_that_are_off_stay_off_over_commands_to_all_nodes(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = rig.client()
+    send_at_once(client, "DBSIZE", "CLIENT REPLY OFF", "SET {f} 1", "DBSIZE", "KEYS *", "NOSUCH")
+    send_at_once(client, "CLIENT REPLY ON", "DBSIZE")
+    rig.run()
+    assert client.replies == [0, b"OK", 1]
+    assert rig.left_over() == []
+
+
+def test_a_skipped_reply_is_that_of_the_next_command_only(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = rig.client()
+    for skipped in ("DBSIZE", "SET {f} 1", "NOSUCH", "PING", "MGET {f} {a}", "SCAN 0", "CLIENT ID"):
+        send_at_once(client, "CLIENT REPLY SKIP", skipped, "DBSIZE")
+    rig.run()
+    assert client.replies == [0, 1, 1, 1, 1, 1, 1]
+    assert rig.left_over() == []
+
+
+def test_a_skipped_command_may_come_later(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = rig.client()
+    client.send("CLIENT", "REPLY", "SKIP")
+    rig.run()
+    client.send("INCR", "{f}")
+    rig.run()
+    client.send("INCR", "{f}")
+    client.send("DBSIZE")
+    rig.run()
+    assert client.replies == [2, 1]
+    assert rig.left_over() == []
+
+
+def test_reset_turns_replies_on_behind_what_was_off(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = rig.client()
+    send_at_once(client, "CLIENT SETNAME me", "CLIENT REPLY OFF", "DBSIZE", "SET {f} 1", "RESET", "DBSIZE")
+    send_at_once(client, "CLIENT GETNAME")
+    rig.run()
+    assert client.replies == [b"OK", b"RESET", 1, None]
+    assert rig.left_over() == []
+
+
+# ---- CLIENT PAUSE
+
+
+def test_a_pause_of_all_holds_everybody_and_lets_them_go_on_in_order(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    master, early, late = rig.client(), rig.client(), rig.client()
+    send_at_once(master, "CLIENT PAUSE 2000 ALL", "INCR {f}")
+    rig.run()
+    assert master.replies == [b"OK"]
+    send_at_once(early, "INCR {f}1", "GET {f}1", "DBSIZE", "INCR {f}1", "PING")
+    new = rig.client()
+    send_at_once(new, "PING", "INCR {a}")
+    rig.advance(1.9)
+    send_at_once(late, "DBSIZE")
+    rig.run()
+    assert names(rig.nodes[0]) == names(rig.nodes[1]) == []
+    assert early.replies == late.replies == new.replies == []
+    rig.advance(0.2)
+    assert master.replies == [b"OK", 1]
+    assert early.replies[:2] == [1, b"1"] and early.replies[3:] == [2, b"PONG"]
+    assert new.replies == [b"PONG", 1]
+    assert len(late.replies) == 1
+    assert rig.left_over() == []
+
+
+def test_a_pause_of_writes_lets_reads_pass_until_the_first_write(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    master, writer, reader = rig.client(), rig.client(), rig.client()
+    send_at_once(master, "SET {f} 0", "CLIENT PAUSE 60000 WRITE")
+    rig.run()
+    send_at_once(writer, "GET {f}", "SET {f} 1", "GET {f}", "FLUSHALL", "DBSIZE")
+    send_at_once(reader, "GET {f}", "DBSIZE", "KEYS *", "SCAN 0", "MGET {f} {a}")
+    rig.advance(10)
+    assert writer.replies == [b"0"]
+    assert len(reader.replies) == 5 and reader.errors() == []
+    send_at_once(reader, "FLUSHALL", "GET {f}")
+    rig.advance(1)
+    assert len(reader.replies) == 5
+    send_at_once(master, "CLIENT UNPAUSE")
+    rig.run()
+    assert writer.replies[:2] == [b"0", b"OK"] and writer.replies[3] == b"OK" and len(writer.replies) == 5
+    assert reader.replies[5:] in ([b"OK", None], [b"OK", b"1"])
+    assert rig.left_over() == []
+
+
+@pytest.mark.parametrize("write", ["SET {f} 1", "MSET {f} 1 {a} 1", "FLUSHALL", "DEL {f}", "PUBLISH c m"])
+def test_a_client_that_is_paused_can_be_killed_and_its_write_never_runs(make_rig: MakeRig, write: str) -> None:
+    rig = make_rig()
+    master, writer = rig.client(), rig.client()
+    master.send("CLIENT", "PAUSE", "60000", "WRITE")
+    rig.run()
+    send_at_once(writer, write, "PING")
+    rig.run()
+    send_at_once(master, "CLIENT KILL ID 2", "CLIENT UNPAUSE", "DBSIZE")
+    rig.run()
+    assert writer.closed
+    assert master.replies == [b"OK", 1, b"OK", 0]
+    assert names(rig.nodes[0]) == names(rig.nodes[1]) == ["DBSIZE"]
+    assert rig.left_over() == []
+
+
+def test_a_second_pause_neither_shortens_nor_relaxes_the_first(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    first, second, other = rig.client(), rig.client(), rig.client()
+    send_at_once(first, "CLIENT PAUSE 3000 WRITE")
+    rig.run()
+    send_at_once(second, "CLIENT PAUSE 10 ALL")
+    rig.run()
+    send_at_once(other, "GET {f}")
+    rig.advance(2.9)
+    assert other.replies == []
+    rig.advance(0.2)
+    assert other.replies == [None]
+    send_at_once(other, "INCR {f}", "DBSIZE")
+    rig.run()
+    assert other.replies == [None, 1, 1]
+    assert rig.left_over() == []
+
+
+def test_what_was_in_flight_when_the_pause_began_is_answered(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    a.stopped = True
+    client, master = rig.client(), rig.client()
+    send_at_once(client, "INCR {f}", "DBSIZE", "INCR {f}")
+    rig.run()
+    master.send("CLIENT", "PAUSE", "1000")
+    rig.run()
+    a.stopped = False
+    rig.advance(0.5)
+    assert client.replies == [1]
+    rig.advance(1)
+    assert client.replies == [1, 1, 2]
+    assert rig.left_over() == []
+
+
+def test_who_leaves_while_paused_is_gone_afterwards(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client, master = rig.client(), rig.client()
+    master.send("CLIENT", "PAUSE", "1000")
+    rig.run()
+    client.vanish()
+    rig.advance(2)
+    assert rig.plane.client_count() == 1
+    assert rig.left_over() == []
+
+
+@pytest.mark.parametrize("write", ["SET {f} 1", "FLUSHALL"])
+def test_a_drain_during_a_pause_ends_everybody_when_it_is_over(make_rig: MakeRig, write: str) -> None:
+    rig = make_rig()
+    client, master = rig.client(), rig.client()
+    master.send("CLIENT", "PAUSE", "1000", "WRITE")
+    rig.run()
+    send_at_once(client, write)
+    rig.run()
+    finished: list[bool] = []
+    rig.plane.finish_clients(lambda: finished.append(True))
+    rig.advance(2)
+    assert finished == [True]
+    assert client.closed
+
+
+# ---- unknown commands
+
+
+def table_with_more() -> CommandTable:
+    """The usual table, and the command of a module."""
+    entry = [b"module.append", 3, [b"write", b"module"], 1, 1, 1, [], [], [], []]
+    entries = [command.info for command in TABLE.commands() if isinstance(command.info, list)]
+    return CommandTable.from_reply([*entries, entry], "7.0.15")
+
+
+def test_a_command_that_the_nodes_have_learnt_works_once_the_table_is_read(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.next_table = table_with_more()
+    client = rig.client()
+    send_at_once(client, "INCR {f}", "MODULE.APPEND {f} x", "GET {f}", "DBSIZE")
+    rig.run()
+    assert client.replies == [1, 2, b"1x", 1]
+    assert rig.control.table_reads_in_all == 1
+    assert rig.left_over() == []
+
+
+def test_the_table_is_read_once_a_minute_at_most_and_once_for_all_who_wait(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.table_is_read = False
+    clients = [rig.client() for _ in range(3)]
+    for client in clients:
+        send_at_once(client, "PING", "NOSUCH", "PING")
+    rig.run()
+    assert [client.replies for client in clients] == [[b"PONG"]] * 3
+    assert rig.control.table_reads_in_all == 1
+    rig.read_table()
+    rig.run()
+    for client in clients:
+        assert "unknown command 'NOSUCH'" in client.errors()[0] and client.replies[2] == b"PONG"
+    rig.table_is_read = True
+    for seconds, reads in ((0, 1), (59, 1), (2, 2), (1, 2)):
+        rig.advance(seconds)
+        clients[0].send("NOSUCH")
+        rig.run()
+        assert rig.control.table_reads_in_all == reads
+    assert len(clients[0].errors()) == 5
+    assert rig.left_over() == []
+
+
+def test_who_waits_for_the_table_can_be_killed_and_paused_and_drained(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.table_is_read = False
+    killed, paused, left, master = (rig.client() for _ in range(4))
+    for client in (killed, paused, left):
+        send_at_once(client, "NOSUCH", "INCR {f}")
+    rig.run()
+    send_at_once(master, "CLIENT KILL ID 1", "CLIENT PAUSE 1000 ALL")
+    rig.run()
+    left.vanish()
+    rig.read_table()
+    rig.run()
+    assert killed.closed and paused.replies == []
+    rig.advance(2)
+    assert "unknown command" in paused.errors()[0] and paused.replies[1:] in ([1], [2])
+    assert rig.left_over() == []
+
+
+def test_an_unknown_command_behind_others_waits_its_turn(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.nodes[0].stopped = True
+    client = rig.client()
+    send_at_once(client, "INCR {f}", "NOSUCH", "DBSIZE")
+    rig.run()
+    assert client.replies == [] and rig.control.table_reads_in_all == 0
+    rig.nodes[0].stopped = False
+    rig.run()
+    assert client.replies[0] == 1 and "unknown command" in client.errors()[0] and client.replies[2] == 1
+
+
+# ---- SCAN
+
+
+def scan_all(rig: Rig, client: ScriptedClient, *options: str, between: object = None) -> list[bytes]:
+    found: list[bytes] = []
+    cursor = b"0"
+    for _ in range(1_000):
+        before = len(client.replies)
+        client.send("SCAN", cursor, *options)
+        rig.run()
+        (reply,) = client.replies[before:]
+        assert isinstance(reply, list), reply
+        cursor, keys = reply
+        assert cursor.isdigit() and int(cursor) < 2**53
+        found += keys
+        if cursor == b"0":
+            return found
+        if callable(between):
+            between()
+    raise AssertionError("it does not end")
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_a_scan_walks_all_nodes(make_rig: MakeRig, count: int) -> None:
+    rig = make_rig(3)
+    for number, node in enumerate(rig.nodes):
+        node.keys = {b"%d:%d" % (number, key): b"" for key in range(50)}
+    found = scan_all(rig, rig.client(), "COUNT", str(count))
+    assert sorted(found) == sorted(key for node in rig.nodes for key in node.keys)
+
+
+def test_a_scan_begins_a_shard_anew_when_another_node_has_taken_it_over(make_rig: MakeRig) -> None:
+    rig = rig_with_replica(make_rig)
+    a, b, c = rig.nodes
+    a.keys = {b"{f}%d" % key: b"" for key in range(50)}
+    b.keys = {b"{a}%d" % key: b"" for key in range(50)}
+    calls = 0
+
+    def between() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            c.keys = dict(a.keys)
+            take_over(rig)
+
+    found = scan_all(rig, rig.client(), "COUNT", "2", between=between)
+    assert set(found) == set(b.keys) | set(c.keys)
+    assert len(found) > 100, "keys come twice then"
+    assert len([words for words in c.received() if words[0] == b"SCAN"]) == 32
+
+
+def test_a_scan_that_was_under_way_to_a_node_that_died_begins_its_successor_from_the_start(make_rig: MakeRig) -> None:
+    """The successor is sent the old node's cursor, which says nothing there: the next call must not build on it."""
+    rig = rig_with_replica(make_rig)
+    a, _, c = rig.nodes
+    a.keys = {b"{f}%d" % key: b"" for key in range(50)}
+    c.keys = dict(a.keys)
+    client = rig.client()
+    client.send("SCAN", "0", "COUNT", "32")
+    rig.run()
+    ((cursor, keys),) = client.replies
+    a.drop_at("SCAN", runs=False)
+    rig.dialling = False
+    client.send("SCAN", cursor, "COUNT", "32")
+    rig.run()
+    assert len(client.replies) == 1
+    take_over(rig, killed=True)
+    rig.dialling = True
+    rig.run()
+    cursor, keys = client.replies[1]
+    found = set(keys)
+    while cursor != b"0":
+        client.send("SCAN", cursor, "COUNT", "32")
+        rig.run()
+        cursor, keys = client.replies[-1]
+        found |= set(keys)
+    assert found == set(c.keys)
+
+
+def test_errors_of_a_scan_are_the_nodes_own(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.nodes[0].answer("SCAN", b"-ERR syntax error\r\n")
+    client = rig.client()
+    send_at_once(client, "SCAN 0 COUNT x", "SCAN 99999999999999999999")
+    rig.nodes[0].answer("SCAN", b"-ERR invalid cursor\r\n")
+    rig.nodes[1].answer("SCAN", b"-ERR invalid cursor\r\n")
+    rig.run()
+    assert client.errors() == ["ERR syntax error", "ERR invalid cursor"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (array([bulk(b"%d" % (1 << 39)), array([])]), "too large"),
+        (array([bulk(b"99999999999999999999999"), array([])]), "too large"),
+        (array([bulk(b"x"), array([])]), "too large"),
+        (array([bulk(b"0")]), "was answered"),
+        (b":1\r\n", "was answered"),
+        (b"*0\r\n", "was answered"),
+        (b"$-1\r\n", "was answered"),
+    ],
+)
+def test_a_reply_that_is_none_of_a_scan_is_an_error(make_rig: MakeRig, reply: bytes, says: str) -> None:
+    rig = make_rig()
+    rig.nodes[0].answer("SCAN", reply)
+    client = rig.client()
+    send_at_once(client, "SCAN 0", "PING")
+    rig.run()
+    assert client.errors()[0].startswith("ERR slotproxy: SCAN") and says in client.errors()[0]
+    assert client.replies[1] == b"PONG"
