@@ -35,7 +35,7 @@ class Seat:
     def __init__(self, slot: i64, id: str) -> None:
         self.slot: i64 = slot
         self.id: Final = id
-        self.anchor: i64 = -1  # a slot that the node owned when it was last addressed as an owner; -1: none
+        self.anchor: i64 = -1  # a slot that the node owned when it was last addressed as an owner; -1: never
         self.looked_at: int = -1  # the map's version when there was none
 
 
@@ -87,12 +87,16 @@ class Territory:
     # Seats
 
     def seat(self, id: str) -> Seat:
-        """The seat of a node, by its id."""
+        """The seat of a node, by its id: another one when it no longer owns slots.
+
+        Who waits at the former one goes to the successor, even when somebody else addresses the node itself meanwhile.
+        """
         seat = self._seat_of.get(id)
-        if seat is None:
+        if seat is None or (not self._owns(seat) and seat.anchor >= 0):
             seat = self._seat_of[id] = Seat(_SEATS + len(self._seats), id)
             self._seats.append(seat)
             self.routes.append(None)  # only the router sends to seats
+            self._owns(seat)
         return seat
 
     def seats(self, home: i64, replicas: bool) -> list[Seat]:
@@ -103,7 +107,7 @@ class Territory:
         found: list[Seat] = []
         for id, info in sorted(self.slot_map.nodes.items()):
             seat = self.seat(id)
-            if self._owns(seat) or (not info.failing and (info.primary or replicas)):
+            if seat.anchor >= 0 or (not info.failing and (info.primary or replicas)):
                 if id not in self.nodes:
                     self._add(id)  # a replica until now had no lanes
                 found.append(seat)
@@ -121,7 +125,6 @@ class Territory:
                 return True
         elif seat.looked_at == self.slot_map.version:
             return False
-        seat.anchor = -1
         for slot in range(SLOTS):
             info = owners[slot]
             if info is not None and info.id == seat.id:
