@@ -28,6 +28,7 @@ from slotproxy.protocol.info import merge_info
 from slotproxy.protocol.merging import merge_over_nodes
 from slotproxy.protocol.replies import elements_of
 from slotproxy.protocol.resp import EMPTY_ARRAY, NULL, array, bulk, command, error
+from slotproxy.protocol.slots import SLOTS
 from slotproxy.protocol.splitting import Merging
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Solo(Timer):
         if now - self._owner.started >= plane.router.order.park_timeout:
             why = plane.router.order.park_timeout
             plane.counters.parked_expired += 1
-            plane.router.finish(self._owner, errors.not_served(self._owner.slot, why, "no node is known yet"))
+            plane.router.finish(self._owner, errors.not_served(SLOTS, why, "no node is known yet"))
             return
         plane.reactor.call_at(now + _AGAIN, self)
 
