@@ -6,7 +6,7 @@ goes through every example with all its variants, then through generated sequenc
 that move, until the time is over. `test_differential` does a part of the same.
 
 Both sides start empty for every sequence: the nodes are flushed directly, not through the proxy. What is compared how
-stands in `differential_rules`, what is asked in `differential_cases`.
+stands in `differential_rules`, what is asked in `differential_cases` and `differential_keyless`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from tests.integration.differential_cases import (
     spell,
     variants,
 )
+from tests.integration.differential_keyless import of_containers, sequences
+from tests.integration.differential_rules import Call
 from tests.integration.differential_sides import Divergence, Mover, Sides, sides_of
 
 # ---- what is made of the examples
@@ -76,6 +78,57 @@ def look_at_all(sides: Sides) -> list[Divergence]:
     """Every key that either side has, whole."""
     keys = sides.keys()
     return sides.run([look for key in keys for look in (*looks(sides, key), (b"TYPE", key))])
+
+
+# ---- the server as a whole
+
+
+def check_sequence(sides: Sides, sequence: list[Words]) -> list[Divergence]:
+    """In one pipeline and, unless replies are switched off meanwhile, one by one."""
+    found: dict[Call, Divergence] = {}
+    silent = any(words[1:2] == (b"REPLY",) for words in sequence)
+    for sizes in ([],) if silent else ([], [1] * len(sequence)):
+        sides.reset()
+        for divergence in sides.run(sequence, sizes):
+            found.setdefault(divergence.call, divergence)
+    return list(found.values())
+
+
+WALKS: list[tuple[bytes, ...]] = [
+    (), (b"COUNT", b"1"), (b"COUNT", b"7"), (b"COUNT", b"1000"), (b"MATCH", b"*1*"), (b"TYPE", b"list"),
+    (b"TYPE", b"nosuch"), (b"match", b"k2*", b"count", b"50", b"type", b"string"), (b"MATCH", b"nosuch"),
+]  # fmt: skip
+"""Options of SCAN."""
+_LARGEST_CURSOR = 2**53
+_STEPS = 2_000
+
+
+def check_walks(sides: Sides) -> list[str]:
+    """SCAN over some hundred keys, to the end, with all options: what is wrong with it."""
+    sides.reset()
+    keys = [b"k%d" % number for number in range(300)]
+    filled = [(b"RPUSH" if number % 3 == 0 else b"SET", key, b"v") for number, key in enumerate(keys)]
+    wrong = [str(one) for one in sides.run(filled)]
+    for options in WALKS:
+        expected, said = sides.walks(options, most=_STEPS)
+        if sorted(expected.found) != sorted(said.found):
+            wrong.append(f"SCAN {options}: {len(expected.found)} keys, through slotproxy {len(said.found)}")
+        if said.largest >= _LARGEST_CURSOR or not said.ended:
+            wrong.append(f"SCAN {options}: cursor {said.largest}, ended: {said.ended}")
+    return wrong
+
+
+def check_restored_functions(sides: Sides) -> list[Divergence]:
+    """A plain server's FUNCTION DUMP, restored on both sides with each policy."""
+    code = b"#!lua name=lib\nredis.register_function('f', function(keys, args) return #keys + #args end)"
+    sides.reset()
+    sides.run([(b"FUNCTION", b"LOAD", code)])
+    payload = sides.plain_bulk((b"FUNCTION", b"DUMP"))
+    sides.reset()
+    call: list[Words] = [(b"FCALL", b"f", b"1", key, b"x") for key in TAGS]
+    restore = (b"FUNCTION", b"RESTORE", payload)
+    again = [(*restore, policy) for policy in (b"APPEND", b"REPLACE", b"FLUSH", b"foo")]
+    return sides.run([*call, restore, *call, *again, *call, (b"FUNCTION", b"LIST", b"WITHCODE")])
 
 
 # ---- generated sequences
@@ -148,6 +201,10 @@ def _run_until(end: float, sides: Sides, cluster: EmbeddedCluster) -> int:
     failures = 0
     for number, example in enumerate(examples()):
         for divergence in check_example(sides, number, example):
+            failures += 1
+            print(divergence, end="\n\n", flush=True)
+    for sequence in [*sequences(), *of_containers(sides.rules.table)]:
+        for divergence in check_sequence(sides, sequence):
             failures += 1
             print(divergence, end="\n\n", flush=True)
     rounds = 0

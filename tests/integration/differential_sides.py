@@ -100,6 +100,14 @@ def shown(words: Words) -> str:
     return " ".join(word.decode() if re.fullmatch(rb"[!#-&(-~]+", word) else repr(word)[1:] for word in words)
 
 
+class Walk(NamedTuple):
+    """What a SCAN returned, key by key; the largest cursor; whether it came to an end."""
+
+    found: list[bytes]
+    largest: int
+    ended: bool
+
+
 class Sides:
     """Both sides and how to compare them."""
 
@@ -135,6 +143,8 @@ class Sides:
 
     def reset(self) -> None:
         """No keys, no scripts, no functions, on either side; new connections of the clients."""
+        # What slotproxy keeps of scripts is known to it alone.
+        self._proxy.replies([(b"SCRIPT", b"FLUSH")])
         self._plain.close()
         self._proxy.close()
         clear: list[Words] = [(b"SCRIPT", b"FLUSH"), (b"FLUSHALL",)]
@@ -150,7 +160,15 @@ class Sides:
         """The names of all keys on the plain server and, while nothing moves, at the nodes."""
         peers = self._direct[:1] if self.in_motion else self._direct
         listed = [key for peer in peers for key in elements_of(peer.replies([(b"KEYS", b"*")])[0]) or []]
-        return sorted({key.split(b"\r\n", 1)[1][:-2] for key in listed})
+        return sorted(set(map(_content, listed)))
+
+    def walks(self, options: Words, most: int) -> tuple[Walk, Walk]:
+        """SCAN to the end, the plain server's and slotproxy's; at most `most` calls."""
+        return _walk(self._plain, options, most), _walk(self._proxy, options, most)
+
+    def plain_bulk(self, words: Words) -> bytes:
+        """The plain server's reply, which is a bulk string."""
+        return _content(self._plain.replies([words])[0])
 
     def run(self, sequence: Sequence[Words], sizes: Sequence[int] = ()) -> list[Divergence]:
         """Send it to both sides, in pipelines of these sizes and then of CHUNK; what differs, in order."""
@@ -158,36 +176,32 @@ class Sides:
         done = 0
         for size in (*sizes, *[CHUNK] * (len(sequence) // CHUNK + 1)):
             chunk = sequence[done : done + size]
+            if chunk and not self._compare(chunk, sequence[:done], found):
+                break
             done += len(chunk)
-            if chunk:
-                found += self._compare(chunk, sequence[: done - len(chunk)])
         return found
 
-    def _compare(self, chunk: Sequence[Words], before: Sequence[Words]) -> list[Divergence]:
+    def _compare(self, chunk: Sequence[Words], before: Sequence[Words], found: list[Divergence]) -> bool:
+        """Append what differs to `found`. False: what follows cannot be compared."""
         calls = [self.rules.call(words) for words in chunk]
         own = [self.rules.own_answer(call) for call in calls]
         asked = [call.words for call, pattern in zip(calls, own, strict=True) if pattern is None]
-        expected = self._plain.replies(asked)
+        expected = iter(plain := self._plain.replies(asked))
         said = self._proxy.replies(chunk)
-        if len(said) - len(chunk) != len(expected) - len(asked):
+        if len(said) - len(chunk) != len(plain) - len(asked):
             whole = Call("(the whole pipeline)", (b"pipeline",))
-            return [Divergence(whole, b"".join(expected), b"".join(said), [*before, *chunk])]
-        found: list[Divergence] = []
-        position = 0
-        for number, (call, pattern) in enumerate(zip(calls, own, strict=True)):
-            if number >= len(said):
-                break  # CLIENT REPLY, or both have hung up
+            found.append(Divergence(whole, b"".join(plain), b"".join(said), [*before, *chunk]))
+            return False
+        # Where CLIENT REPLY has swallowed some, the calls are not those of the replies; they only name them.
+        for number, (call, pattern, reply) in enumerate(zip(calls, own, said, strict=False)):
             if pattern is not None:
-                wanted, agreed = pattern.pattern, bool(pattern.fullmatch(said[number]))
+                wanted, agreed = pattern.pattern, bool(pattern.fullmatch(reply))
             else:
-                wanted = expected[position]
-                agreed = self.rules.agree(call, wanted, said[number])
-                position += 1
-            if self.rules.is_pending(call, said[number]):
-                break
+                wanted = next(expected)
+                agreed = self.rules.agree(call, wanted, reply)
             if not agreed:
-                found.append(Divergence(call, wanted, said[number], [*before, *chunk[: number + 1]]))
-        return found
+                found.append(Divergence(call, wanted, reply, [*before, *chunk[: number + 1]]))
+        return True
 
     def shrunk(self, divergence: Divergence) -> Divergence:
         """The same command still differing, behind as few others as possible."""
@@ -205,6 +219,26 @@ class Sides:
                     start += step
             step //= 2
         return best
+
+
+def _content(bulk: bytes) -> bytes:
+    return bulk.split(b"\r\n", 1)[1][:-2]
+
+
+def _walk(peer: Peer, options: Words, most: int) -> Walk:
+    found: list[bytes] = []
+    cursor, largest = b"0", 0
+    for _ in range(most):
+        reply = peer.replies([(b"SCAN", cursor, *options)])[0]
+        parts = elements_of(reply)
+        if parts is None:
+            raise AssertionError(f"SCAN {cursor!r} {options}: {reply!r}")
+        cursor = _content(parts[0])
+        found += map(_content, elements_of(parts[1]) or [])
+        largest = max(largest, int(cursor))
+        if cursor == b"0":
+            return Walk(found, largest, True)
+    return Walk(found, largest, False)
 
 
 def _table_of(port: int) -> CommandTable:
