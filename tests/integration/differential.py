@@ -36,7 +36,7 @@ from tests.integration.differential_cases import (
 )
 from tests.integration.differential_keyless import of_containers, sequences
 from tests.integration.differential_rules import Call
-from tests.integration.differential_sides import Divergence, Mover, Sides, sides_of
+from tests.integration.differential_sides import Divergence, Sides, sides_of
 
 # ---- what is made of the examples
 
@@ -212,7 +212,7 @@ def _run_until(end: float, sides: Sides, cluster: EmbeddedCluster) -> int:
         rounds += 1
         try:
             search(sides, 100)
-            with sides.moving(), Mover(cluster, TAGS):
+            with sides.moving(cluster, TAGS):
                 search(sides, 20)
         except AssertionError as error:
             failures += 1

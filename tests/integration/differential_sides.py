@@ -118,17 +118,19 @@ class Sides:
         table = _table_of(plain)
         self.rules = Rules(table, version)
         self._rules = {False: self.rules, True: Rules(table, version, moving=True)}
+        self._still = threading.Lock()  # held while a slot moves
 
     def close(self) -> None:
         for peer in (self._plain, self._proxy, *self._direct):
             peer.close()
 
     @contextmanager
-    def moving(self) -> Iterator[None]:
-        """Slots move while the block runs."""
+    def moving(self, cluster: EmbeddedCluster, tags: Sequence[bytes]) -> Iterator[Mover]:
+        """The slots of these tags move while the block runs."""
         self.rules = self._rules[True]
         try:
-            yield
+            with Mover(cluster, tags, self._still) as mover:
+                yield mover
         finally:
             self.rules = self._rules[False]
 
@@ -150,11 +152,10 @@ class Sides:
         clear: list[Words] = [(b"SCRIPT", b"FLUSH"), (b"FLUSHALL",)]
         if self.version >= (7,):
             clear.insert(0, (b"FUNCTION", b"FLUSH"))
-        for peer in self._direct:
-            peer.replies(clear)
-        # A key can move past while the nodes are flushed one by one.
-        while any([peer.replies([(b"FLUSHALL",), (b"DBSIZE",)])[1] != b":0\r\n" for peer in self._direct]):
-            pass
+        # A key on its way could survive nodes that are flushed one by one.
+        with self._still:
+            for peer in self._direct:
+                peer.replies(clear)
 
     def keys(self) -> list[bytes]:
         """The names of all keys on the plain server and, while nothing moves, at the nodes."""
@@ -276,13 +277,15 @@ def sides_of(cluster: EmbeddedCluster, guard: Guard) -> Iterator[Sides]:
 class Mover:
     """Moves the slots of some tags around the cluster, in a thread, while the block runs; back home at its end.
 
+    It holds `still` during a move.
     A slot comes back at the earliest a tenth of a second after it left: that it comes back while a window of commands
     from before is on its way is what the ordering contract excludes.
     """
 
-    def __init__(self, cluster: EmbeddedCluster, tags: Sequence[bytes]) -> None:
+    def __init__(self, cluster: EmbeddedCluster, tags: Sequence[bytes], still: threading.Lock) -> None:
         self.moves = 0
         self._cluster = cluster
+        self._still = still
         self._slots = [int(key_slot(tag)) for tag in tags]
         self._thread = threading.Thread(target=trio.run, args=(self._run,))
         self._stop = threading.Event()
@@ -311,7 +314,8 @@ class Mover:
                 for slot, home in homes.items():
                     away = nodes[(nodes.index(home) + 1 + round_ // 2 % 2) % len(nodes)]
                     ends = (home, away) if round_ % 2 == 0 else (away, home)
-                    await move_slot(self._cluster, slot, *ends, batch=1, order=ORDERS[round_ // 4 % 2])
+                    with self._still:
+                        await move_slot(self._cluster, slot, *ends, batch=1, order=ORDERS[round_ // 4 % 2])
                     self.moves += 1
                 round_ += 1
                 await trio.sleep_until(rested)

@@ -23,7 +23,7 @@ from tests.integration.differential import (
 )
 from tests.integration.differential_cases import TAGS, examples, spelled
 from tests.integration.differential_keyless import NOT_COMPARED, of_containers, sequences
-from tests.integration.differential_sides import Mover, Sides, sides_of
+from tests.integration.differential_sides import Sides, sides_of
 
 EXAMPLES = 80
 EXAMPLES_WHILE_MOVING = 60
@@ -83,7 +83,21 @@ def test_any_sequence_is_answered_as_by_one_server(sides: Sides) -> None:
 def test_any_sequence_is_answered_as_by_one_server_while_slots_move(
     sides: Sides, running_cluster: EmbeddedCluster
 ) -> None:
-    with sides.moving(), Mover(running_cluster, TAGS) as mover:
+    with sides.moving(running_cluster, TAGS) as mover:
         # Not scripts: their confirmed refusals reach the client when the slot has moved on in between.
         search(sides, EXAMPLES_WHILE_MOVING, scripts=False)
     assert mover.moves > 20
+
+
+# What a fan-out over keys says while they move is what each node had when it was asked; scripts: as above.
+_NOT_WHILE_MOVING = {b"DBSIZE", b"SCAN", b"EVAL", b"EVALSHA", b"FCALL"}
+
+
+def test_commands_about_the_server_answer_as_one_server_would_while_slots_move(
+    sides: Sides, running_cluster: EmbeddedCluster
+) -> None:
+    asked = [sequence for sequence in sequences() if not _NOT_WHILE_MOVING & {words[0] for words in sequence}]
+    with sides.moving(running_cluster, [*TAGS, b"d"]) as mover:
+        found = [one for sequence in asked for one in check_sequence(sides, sequence)]
+    assert not found, told(found)
+    assert mover.moves > 4
