@@ -496,6 +496,20 @@ def test_a_noscript_that_the_script_may_have_said_itself_is_asked_about(
     assert rig.left_over() == []
 
 
+@pytest.mark.xfail(reason="who asks whether the node lacks the script hears of the one that another call has loaded")
+def test_two_calls_of_a_suspect_script_that_a_node_lacks(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    clients = [knowing(rig, SUSPECT), rig.client()]
+    sha = sha_of(SUSPECT)
+    for client in clients:
+        client.send("EVALSHA", sha, 1, "{f}")
+    rig.run()
+    for _ in clients:
+        rig.confirm(genuine=sha.encode() not in rig.nodes[0].scripts)  # what SCRIPT EXISTS says by then
+        rig.run()
+    assert [client.replies for client in clients] == [[1], [2]]
+
+
 def test_a_supplied_script_that_says_noscript_is_believed(make_rig: MakeRig) -> None:
     rig = make_rig()
     client = knowing(rig)
