@@ -20,7 +20,14 @@ from slotproxy.protocol.resp import command
 NOSCRIPT: Final = b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
 #: Redis's reply to FCALL of a function that it does not have (7.0.15).
 NOFUNCTION: Final = b"-ERR Function not found\r\n"
-_NOT_COMPILED: Final = b"-ERR Error compiling script"
+#: How its replies to an EVAL of what is no script begin (eval.c, 6.2.14 and 7.0.15).
+_NOT_COMPILED: Final = (
+    b"-ERR Error compiling script",
+    b"-ERR Invalid script shebang",
+    b"-ERR Unexpected engine in script shebang",
+    b"-ERR Unknown lua shebang option",
+    b"-ERR Unexpected flag in script shebang",
+)
 
 _OVERHEAD: Final = 200  # bytes that an entry costs besides its text
 _AS_EVAL: Final = {"evalsha": b"EVAL", "evalsha_ro": b"EVAL_RO"}
@@ -35,7 +42,9 @@ class Scripts:
         self._texts: Final[dict[bytes, bytes]] = {}  # least recently used first
 
     def note(self, text: bytes) -> None:
-        """A script with this text has been seen."""
+        """A script with this text has been seen. One that is larger than all bytes there are drives out no other."""
+        if len(text) + _OVERHEAD > self._most:
+            return
         sha = _sha_of(text)
         if self._texts.pop(sha, None) is None:
             self.size += len(text) + _OVERHEAD

@@ -66,6 +66,16 @@ def test_a_large_text_takes_the_place_of_several_small_ones() -> None:
     assert remembered(scripts, texts) == texts[3:]
 
 
+def test_a_text_that_is_too_large_to_be_kept_drives_out_no_other() -> None:
+    texts = texts_of(100, 801, 800)
+    scripts = Scripts(1000)
+    for text in texts[:2]:
+        scripts.note(text)
+    assert remembered(scripts, texts) == texts[:1]
+    scripts.note(texts[2])
+    assert remembered(scripts, texts) == texts[2:]
+
+
 @pytest.mark.parametrize("how", ["noted", "looked up"])
 def test_a_text_that_is_used_again_stays(how: str) -> None:
     texts = texts_of(100, 100, 100, 100)
@@ -547,11 +557,19 @@ def test_a_text_that_was_evicted_meanwhile_lets_the_noscript_pass(make_rig: Make
 
 
 @pytest.mark.parametrize("kind", ["EVAL", "EVALSHA"])
-def test_what_does_not_compile_is_no_script(make_rig: MakeRig, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("return (", "ERR Error compiling script (new function): user_script:1: unexpected symbol near '<eof>'"),
+        ("#!lua", "ERR Invalid script shebang"),
+        ("#!js\nreturn 1", "ERR Unexpected engine in script shebang: #!js"),
+        ("#!lua x\nreturn 1", "ERR Unknown lua shebang option: x"),
+        ("#!lua flags=x\nreturn 1", "ERR Unexpected flag in script shebang: x"),
+    ],
+)
+def test_what_does_not_compile_is_no_script(make_rig: MakeRig, text: str, wrong: str, kind: str) -> None:
     rig = make_rig()
     client = rig.client()
-    text = "return ("
-    wrong = "ERR Error compiling script (new function): user_script:1: unexpected symbol near '<eof>'"
     rig.nodes[0].answer("EVAL", error(wrong))
     client.send("EVAL", text, 1, "{f}") if kind == "EVAL" else rig.plane.router.scripts.note(text.encode())
     client.send("EVALSHA", sha_of(text), 1, "{f}")
