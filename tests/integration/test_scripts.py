@@ -197,7 +197,7 @@ async def test_somebody_flushes_the_scripts_of_one_node(cluster: EmbeddedCluster
 
 @RACE
 async def test_a_node_restarts_with_its_keys_and_without_scripts(
-    make_cluster: ClusterFactory, proxy: ProxyFactory
+    make_cluster: ClusterFactory, proxy: ProxyFactory, redis_server: str
 ) -> None:
     settings = {"appendonly": "yes", "cluster-require-full-coverage": "no"}
     cluster = await make_cluster(settings=settings)
@@ -205,14 +205,24 @@ async def test_a_node_restarts_with_its_keys_and_without_scripts(
     await register(front)
     node = cluster.nodes[0]
     streams = twenty(list(await tags_of(cluster, node, 2)))
+
+    async def has_loaded() -> bool:
+        try:
+            return (await node.info("persistence"))["loading"] == "0"
+        except OSError:
+            return False
+
     with trio.fail_after(WITHIN):
         async with running(streams, front.connect):
             await answered(streams, 10)
             await node.terminate()
+            node.spawn()
+            await until(has_loaded, within=10)
             await node.start()
             await answered(streams, 20)
         await check(cluster, streams)
-    assert await at_least(front, SUPPLIED, 1)
+    if server_version(redis_server) >= (7,):  # before, SCRIPT LOAD stands in the append-only file
+        assert await at_least(front, SUPPLIED, 1)
 
 
 @pytest.mark.xfail(reason="a script's MOVED is shown as long as the other nodes do not confirm it")
