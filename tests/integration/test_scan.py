@@ -165,9 +165,9 @@ async def test_a_failover_in_the_middle_of_a_walk_costs_no_key(
     with trio.fail_after(WITHIN):
         async with await front.connect() as client:
             keys = await fill(client)
+            # Usually some come twice. Not when a view shows the old primary still as one: then its walk goes on there.
             found = await scan(client, "COUNT", "100", between=planned)
             assert set(found) == keys
-            assert len(found) > KEYS, "no shard was begun anew"
             found = await scan(client, "COUNT", "100", between=killed)
             assert set(found) == keys
 
