@@ -47,17 +47,27 @@ def any_server() -> str:
 
 
 @pytest.fixture(scope="session")
-def running_cluster(redis_server: str) -> Iterator[EmbeddedCluster]:
-    """The session's cluster of three primaries. Tests use `cluster`, which resets it."""
-    cluster = EmbeddedCluster(server=redis_server, node_timeout_ms=NODE_TIMEOUT_MS)
+def running_clusters() -> Iterator[dict[str, EmbeddedCluster]]:
+    """The session's clusters of three primaries, by server: started when first asked for, all there until the end."""
+    clusters: dict[str, EmbeddedCluster] = {}
+    yield clusters
+    for cluster in clusters.values():
+        cluster.close()
 
-    async def start() -> None:
-        await cluster.start()
-        cluster.disconnect()
 
-    trio.run(start)
-    yield cluster
-    cluster.close()
+@pytest.fixture(scope="session")
+def running_cluster(redis_server: str, running_clusters: dict[str, EmbeddedCluster]) -> EmbeddedCluster:
+    """The session's cluster of this server. Tests use `cluster`, which resets it."""
+    if redis_server not in running_clusters:
+        cluster = EmbeddedCluster(server=redis_server, node_timeout_ms=NODE_TIMEOUT_MS)
+
+        async def start() -> None:
+            await cluster.start()
+            cluster.disconnect()
+
+        trio.run(start)
+        running_clusters[redis_server] = cluster
+    return running_clusters[redis_server]
 
 
 @pytest.fixture
