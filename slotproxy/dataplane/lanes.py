@@ -1,7 +1,8 @@
 """A lane: one multiplexed connection to a node, shared by many clients. A node has a few.
 
 Duty: send requests in the order in which they are enqueued, frame the node's replies and match each to the oldest
-request in the FIFO. ASKING and its request are written as one unit; the reply to ASKING is swallowed here.
+request in the FIFO. ASKING and its request are written as one unit; the reply to ASKING is swallowed here. So is a
+script that is sent as a block of its own; what MULTI and the script were answered is kept with it.
 
 Invariants: a reply can only go to the request at the head; a reply with an empty FIFO, or one that cannot be framed,
 ends the connection, for nothing behind it could be attributed. A request that is no longer wanted stays in the FIFO.
@@ -19,6 +20,7 @@ from slotproxy.dataplane.reactor import Reactor, Stream
 from slotproxy.dataplane.requests import Request, RequestQueue
 from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.frames import ProtocolError
+from slotproxy.protocol.guarding import BEFORE, BEHIND
 from slotproxy.protocol.replies import ReplyScanner
 
 if TYPE_CHECKING:
@@ -81,10 +83,22 @@ class Lane(Stream):
 
     def enqueue_asking(self, request: Request) -> None:
         """Send ASKING and `request` as one unit."""
-        request.asking = True
+        request.unread = 1
+        request.around = len(ASKING)
         self.out.append(ASKING)
         self.out_size += len(ASKING)
         self.enqueue(request)
+
+    def enqueue_guarded(self, request: Request, asking: bool) -> None:
+        """Send a script as a block of its own, behind ASKING where that is wanted, as one unit."""
+        before = ASKING + BEFORE if asking else BEFORE
+        request.unread = 3 if asking else 2
+        request.around = len(before) + len(BEHIND)
+        request.guard = []
+        self.out.append(before)
+        self.enqueue(request)
+        self.out.append(BEHIND)
+        self.out_size += request.around
 
     def on_readable(self) -> None:
         transport = self.transport
@@ -119,8 +133,10 @@ class Lane(Stream):
             if fifo.size == 0:
                 raise ProtocolError("Protocol error: a reply that nothing was asked for")
             request: Request = fifo.first()
-            if request.asking:
-                request.asking = False
+            if request.unread > 0:
+                request.unread -= 1
+                if request.guard is not None and request.unread < 2:
+                    request.guard.append(scanner.buffer[scanner.start : scanner.end])
                 continue
             fifo.drop_first()
             reply: bytes = scanner.buffer[scanner.start : scanner.end]
@@ -157,12 +173,11 @@ class Lane(Stream):
         sent_count: i64 = len(requests)
         while sent_count > 0 and unsent > 0:
             request = requests[sent_count - 1]
-            unsent -= len(request.raw)
-            if request.asking:
-                unsent -= len(ASKING)
+            unsent -= len(request.raw) + request.around
             sent_count -= 1
         for request in requests:
-            request.asking = False
+            request.unread = request.around = 0
+            request.guard = None
         return requests[:sent_count], requests[sent_count:]
 
     def retire(self) -> None:

@@ -250,7 +250,7 @@ class Plane(TickListener):
     def confirmed(self, request: Request, node: Node, refusal: Refusal, reply: bytes, genuine: bool) -> None:
         """A script's or module's refusal has been looked into."""
         self._enter()
-        self.router.confirmed(request, node, refusal, reply, genuine)
+        self.router.doubts.confirmed(request, node, refusal, reply, genuine)
         self._leave()
 
     # What there is

@@ -45,7 +45,9 @@ class Request:
         self.index: i64 = index
         self.reply: bytes | None = None
         self.flow: Flow | None = None
-        self.asking: bool = False  # sent behind an ASKING whose +OK is still to come
+        self.unread: i64 = 0  # replies still to come before its own, to what was sent around it (ASKING, MULTI)
+        self.around: i64 = 0  # bytes of that
+        self.guard: list[bytes] | None = None  # of a script sent as a block: what MULTI and itself were answered
         self.asked: Node | None = None  # an ASK named this node, for the next sending only
         self.asked_at: float = 0.0  # in the tick of this time
         self.tried: list[Node] | None = None  # nodes that redirected it since it last backed off

@@ -12,6 +12,7 @@ The contract's means (names in `flows`):
   when it was accepted the rest follows. A slot whose owner refuses everything has one probe for all clients.
 - A slot that is known to migrate has one command per client in flight. So has one whose owner changed, until the new
   owner has accepted a command and for a second more: whoever named it may be ahead of it, or take it back.
+- Whether a script's reply is a refusal is found out first (`doubts`).
 - An ASK is followed in the tick in which it came, or dropped: later it could point to a node that the slot has left.
 - Fence. What a lost connection may still run is killed on the new connection before anything newer is sent (the
   dialler does that; a lane is not `ready` before).
@@ -27,6 +28,7 @@ from slotproxy.cluster.topology import Topology
 from slotproxy.dataplane import errors
 from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
+from slotproxy.dataplane.doubts import Doubts
 from slotproxy.dataplane.flows import Flow, Gate
 from slotproxy.dataplane.lanes import Lane, Node
 from slotproxy.dataplane.losses import Losses
@@ -39,8 +41,6 @@ from slotproxy.dataplane.territory import Territory
 from slotproxy.protocol.redirects import Redirect, Refusal, error_code, parse_redirect, refusal_of
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.splitting import split_by_key
-
-_MOST_RETRIES: Final = 100  # of a script whose code seems to be missing again and again
 
 
 class Router:
@@ -55,6 +55,7 @@ class Router:
         self.territory: Final = Territory(reactor, slot_map, counters, control, lanes)
         self.order: Final = Order(reactor, self.territory, self, park_timeout)
         self.territory.serve(self)
+        self.doubts: Final = Doubts(self, self.order, scripts, counters, control)
         self._changes: Final = MapChanges(slot_map, self.territory, self.order, counters)
         self._reactor: Final = reactor
         self._counters: Final = counters
@@ -135,12 +136,15 @@ class Router:
             flow.barrier = request
         if flow.probing:
             flow.probe = request
-        if request.asked is not None:
-            request.asked = None
+        asking = request.asked is not None
+        request.asked = None
+        if gate is not None and gate.unproven and not asking:
+            flow.proof = request
+        if gate is not None and request.command.script:
+            lane.enqueue_guarded(request, asking)
+        elif asking:
             lane.enqueue_asking(request)
         else:
-            if gate is not None and gate.unproven:
-                flow.proof = request
             lane.enqueue(request)
         return True
 
@@ -158,53 +162,16 @@ class Router:
 
     def settle(self, request: Request, node: Node, reply: bytes) -> None:
         """Take a reply that the plain path could not: an error, a part, or one of a flow."""
+        if request.command.script or request.command.module:
+            self.doubts.settle(request, node, reply)
+            return
         refusal = refusal_of(reply)
-        if refusal is None and request.command.script and reply[0] == 0x2D and request.retries < _MOST_RETRIES:
-            refusal = self.scripts.refusal_of(request.command.name, request.raw, reply)
         if refusal is None:
-            self._accepted(request, reply)
-        elif refusal == Refusal.NOSCRIPT and not self.scripts.may_say_so(request.raw):
-            self._flow_of(request, node).bounced.append(request)
-            self._send_with_code(request, refusal, reply)
-        elif request.command.script or request.command.module:
-            # A script can return any text, after its writes ran. Nothing newer of the slot goes out until it is known.
-            flow = self._flow_of(request, node)
-            flow.barrier = request
-            flow.bounced.append(request)  # its place, should it be the node's own; still outstanding until then
-            self._control.confirm_nowait(request, node, refusal, reply)
+            self.accepted(request, reply)
         else:
-            self._refused(request, node, refusal, reply)
+            self.refused(request, node, refusal, reply)
 
-    def confirmed(self, request: Request, node: Node, refusal: Refusal, reply: bytes, genuine: bool) -> None:
-        """The control plane has found out whether a script's or module's refusal was the node's own."""
-        flow = request.flow
-        assert flow is not None, "asked about without a flow"
-        if genuine and (refusal == Refusal.NOSCRIPT or refusal == Refusal.NOFUNCTION):
-            self._send_with_code(request, refusal, reply)
-        elif genuine:
-            self._refused(request, node, refusal, reply, placed=True)
-        else:
-            flow.bounced.remove(request)
-            self._accepted(request, reply)
-
-    def _send_with_code(self, request: Request, refusal: Refusal, reply: bytes) -> None:
-        """The node lacked a script or function: send the request again, as EVAL, or now that the function is there."""
-        flow = request.flow
-        assert flow is not None, "it has its place in one"
-        if refusal == Refusal.NOSCRIPT:
-            with_text = self.scripts.as_eval(request.raw, request.command.name)
-            if with_text is None:  # forgotten meanwhile
-                flow.bounced.remove(request)
-                self._accepted(request, reply)
-                return
-            request.raw = with_text
-            self._counters.scripts_supplied += 1
-        self.order.returned(request, flow)
-        request.retries += 1
-        flow.probing = True
-        self._advance(flow)
-
-    def _flow_of(self, request: Request, node: Node) -> Flow:
+    def flow_of(self, request: Request, node: Node) -> Flow:
         """The flow of a request that has come back from `node`, with all that is in flight behind it."""
         flow = request.flow
         if flow is None:
@@ -215,7 +182,8 @@ class Router:
             self.order.adopt_in_flight(request.slot)
         return flow
 
-    def _accepted(self, request: Request, reply: bytes) -> None:
+    def accepted(self, request: Request, reply: bytes) -> None:
+        """It has been executed, or is wrong in itself: `reply` is the answer."""
         flow = request.flow
         if flow is None:
             self.finish(request, reply)
@@ -233,7 +201,7 @@ class Router:
             if proved:
                 self.order.prove(gate)
         self.finish(request, reply)
-        self._advance(flow)
+        self.advance(flow)
 
     def finish(self, request: Request, reply: bytes) -> None:
         """Give a request its reply; a part's reply goes to the command it is a part of."""
@@ -254,8 +222,8 @@ class Router:
             counters.error(error_code(reply))
         request.client.deliver(request, reply)
 
-    def _refused(self, request: Request, node: Node, refusal: Refusal, reply: bytes, placed: bool = False) -> None:
-        """`placed`: it has its place in `bounced` already."""
+    def refused(self, request: Request, node: Node, refusal: Refusal, reply: bytes, placed: bool = False) -> None:
+        """The node has not executed it. `placed`: it has its place in `bounced` already."""
         slot = request.slot
         redirect: Redirect | None = None
         if refusal == Refusal.MOVED or refusal == Refusal.ASK:
@@ -263,10 +231,10 @@ class Router:
             redirect = parse_redirect(reply)
             if redirect is None or redirect.slot != slot:
                 if placed:
-                    self._flow_of(request, node).bounced.remove(request)
-                self._accepted(request, errors.invalid_redirect(slot, node.name, reply))
+                    self.flow_of(request, node).bounced.remove(request)
+                self.accepted(request, errors.invalid_redirect(slot, node.name, reply))
                 return
-        flow = self._flow_of(request, node)
+        flow = self.flow_of(request, node)
         gate = self.order.open_gate(slot)
         gate.flows[flow] = None
         self.order.returned(request, flow)
@@ -294,7 +262,7 @@ class Router:
             request.tried = None
             self.order.refuse(gate, flow)
             self._control.refresh_nowait(refusal.name)
-        self._advance(flow)
+        self.advance(flow)
 
     def _redirected(
         self, request: Request, flow: Flow, gate: Gate, node: Node, refusal: Refusal, redirect: Redirect
@@ -320,7 +288,7 @@ class Router:
                 self._changes.patch(gate, target)
             self._control.refresh_nowait("MOVED")
 
-    def _advance(self, flow: Flow) -> None:
+    def advance(self, flow: Flow) -> None:
         """A request of the flow has come back: when it was the last one out, the refused ones stand first again."""
         if flow.bounced and flow.outstanding == 0:
             flow.waiting.extendleft(reversed(flow.bounced))
@@ -393,6 +361,6 @@ class Router:
         self._control.refresh_nowait("connection lost")
         for flow in lost.flows:
             self.order.yield_probe(flow)
-            self._advance(flow)
+            self.advance(flow)
         for slot in {int(flow.slot) for flow in lost.flows}:
             self.order.seek_probe(slot)

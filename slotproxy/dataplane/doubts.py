@@ -1,0 +1,93 @@
+"""What a script or a module command was answered: its own reply, or the node's refusal?
+
+Duty: tell the two apart before anything is sent a second time, and supply code that a node lacks. Nothing newer of the
+client and slot is sent until it is known.
+
+A script can return any text, after its writes ran. While its slot is in trouble it was sent as a block of its own,
+which settles the question (`guarding`). Otherwise, and for modules, the control plane looks whether the node's own
+state says the same as the reply; what it does not confirm goes to the client as it is.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from slotproxy.dataplane.controlplane import Control
+from slotproxy.dataplane.counters import Counters
+from slotproxy.dataplane.lanes import Node
+from slotproxy.dataplane.order import Order
+from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.scripts import Scripts
+from slotproxy.protocol.guarding import judge
+from slotproxy.protocol.redirects import Refusal, refusal_of
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.router import Router
+
+_MOST_RETRIES: Final = 100  # of a script whose code seems to be missing again and again
+
+
+class Doubts:
+    """Takes the replies to scripts and module commands for a router."""
+
+    def __init__(self, router: "Router", order: Order, scripts: Scripts, counters: Counters, control: Control) -> None:
+        self._router: Final = router
+        self._order: Final = order
+        self._scripts: Final = scripts
+        self._counters: Final = counters
+        self._control: Final = control
+
+    def settle(self, request: Request, node: Node, reply: bytes) -> None:
+        """Take a reply."""
+        by_node = False
+        by_script = False
+        guard = request.guard
+        if guard is not None:
+            verdict = judge(guard, reply)
+            reply = verdict.reply
+            by_node = verdict.by_node
+            by_script = verdict.by_script
+            request.guard = None
+            request.around = 0
+        refusal = None if by_script else refusal_of(reply)
+        if refusal is None and request.command.script and reply[0] == 0x2D and request.retries < _MOST_RETRIES:
+            refusal = self._scripts.refusal_of(request.command.name, request.raw, reply)
+        if refusal is None:
+            self._router.accepted(request, reply)
+        elif refusal == Refusal.NOSCRIPT and not self._scripts.may_say_so(request.raw):
+            self._router.flow_of(request, node).bounced.append(request)
+            self._send_with_code(request, refusal, reply)
+        elif by_node:
+            self._router.refused(request, node, refusal, reply)
+        else:
+            flow = self._router.flow_of(request, node)
+            flow.barrier = request
+            flow.bounced.append(request)  # its place, should it be the node's own; still outstanding until then
+            self._control.confirm_nowait(request, node, refusal, reply)
+
+    def confirmed(self, request: Request, node: Node, refusal: Refusal, reply: bytes, genuine: bool) -> None:
+        """The control plane has found out whether a refusal was the node's own."""
+        flow = request.flow
+        assert flow is not None, "asked about without a flow"
+        if genuine and (refusal == Refusal.NOSCRIPT or refusal == Refusal.NOFUNCTION):
+            self._send_with_code(request, refusal, reply)
+        elif genuine:
+            self._router.refused(request, node, refusal, reply, placed=True)
+        else:
+            flow.bounced.remove(request)
+            self._router.accepted(request, reply)
+
+    def _send_with_code(self, request: Request, refusal: Refusal, reply: bytes) -> None:
+        """The node lacked a script or function: send the request again, as EVAL, or now that the function is there."""
+        flow = request.flow
+        assert flow is not None, "it has its place in one"
+        if refusal == Refusal.NOSCRIPT:
+            with_text = self._scripts.as_eval(request.raw, request.command.name)
+            if with_text is None:  # forgotten meanwhile
+                flow.bounced.remove(request)
+                self._router.accepted(request, reply)
+                return
+            request.raw = with_text
+            self._counters.scripts_supplied += 1
+        self._order.returned(request, flow)
+        request.retries += 1
+        flow.probing = True
+        self._router.advance(flow)
