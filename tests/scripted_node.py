@@ -9,7 +9,7 @@ test chooses every interleaving; `serve` does all three for all connections unti
 
 Invariants: every node has its own view of who owns a slot, which only CLUSTER SETSLOT (and `ScriptedCluster`) changes;
 `executed` holds exactly what ran and changed or read data, in the order in which it ran.
-Only strings, no MULTI, no replicas, no expiry.
+Only strings, MULTI without WATCH, no replicas, no expiry.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ class NodeLink:
         self._socket = sock
         self._reader = hiredis.Reader()
         self._asking = False
+        self._block: list[tuple[list[bytes], Rule | None]] | None = None  # between MULTI and EXEC
+        self._aborted = False
 
     def receive(self) -> int:
         """Take what has arrived. Returns how many commands are complete that were not before."""
@@ -127,10 +129,14 @@ class NodeLink:
             self.drop()
 
     def _run(self, words: list[bytes]) -> None:
-        asking, self._asking = self._asking, False
-        if words[0].upper() == b"ASKING":
-            self._asking = True
+        asking = self._asking
+        name = words[0].upper()
+        if self._block is None and name != b"MULTI":  # it holds until after EXEC
+            self._asking = name == b"ASKING"
         rule = self.node.rule_for(words)
+        if (self._block is not None or name == b"MULTI") and not (rule is not None and rule.drop):
+            self.outbox += self._in_block(name, words, rule, asking)
+            return
         if rule is not None and rule.drop and not rule.runs:
             self.drop()
             return
@@ -142,6 +148,32 @@ class NodeLink:
             self.drop()
             return
         self.outbox += reply if rule.reply is None else rule.reply
+
+    def _in_block(self, name: bytes, words: list[bytes], rule: Rule | None, asking: bool) -> bytes:
+        """multi.c: commands are checked when they are queued, and once more, all together, at EXEC."""
+        if rule is not None and not rule.runs and rule.reply is not None and name in (b"MULTI", b"EXEC"):
+            return rule.reply
+        if self._block is None:
+            self._block, self._aborted = [], False
+            return OK
+        if name != b"EXEC":
+            refused = rule.reply if rule is not None and not rule.runs else self.node.refusal_of(words, asking)
+            if refused:
+                self._aborted = True
+                return refused
+            self._block.append((words, rule))
+            return b"+QUEUED\r\n"
+        block, self._block, self._asking = self._block, None, False
+        if self._aborted:
+            return error("EXECABORT Transaction discarded because of previous errors.")
+        for queued, _ in block:
+            if refused := self.node.refusal_of(queued, asking):
+                return refused
+        replies = []
+        for queued, rule in block:
+            reply = self.node.run(self, queued, asking)
+            replies.append(rule.reply if rule is not None and rule.reply is not None else reply)
+        return array(replies)
 
     def send(self, size: int | None = None) -> int:
         """Send up to `size` bytes of what is in `outbox`; how many were sent."""
@@ -276,19 +308,25 @@ class ScriptedNode:
             return self._migrate(words)
         if name == b"CLIENT" and words[1].upper() == b"ID":
             return b":%d\r\n" % link.id
-        if name not in _COMMANDS:
-            return error(f"ERR unknown command '{words[0].decode()}', with args beginning with: ")
-        keys_of, body = _COMMANDS[name]
-        keys = keys_of(words)
-        if keys and (refusal := self._refusal(keys, asking)):
+        if refusal := self.refusal_of(words, asking):
             return refusal
-        if self.loading:
-            return error("LOADING Redis is loading the dataset in memory")
         if missing := self._missing_code(name, words):
             return missing
-        reply = body(self.keys, words)
+        reply = _COMMANDS[name][1](self.keys, words)
         self.executed.append(Executed(link.id, tuple(words), reply))
         return reply
+
+    def refusal_of(self, words: list[bytes], asking: bool) -> bytes:
+        """server.c, processCommand: why a command is not executed, or queued; empty when it is."""
+        name = words[0].upper()
+        if name == b"EXEC":
+            return error("ERR EXEC without MULTI")
+        if name not in _COMMANDS:
+            return error(f"ERR unknown command '{words[0].decode()}', with args beginning with: ")
+        keys = _COMMANDS[name][0](words)
+        if keys and (refusal := self._refusal(keys, asking)):
+            return refusal
+        return error("LOADING Redis is loading the dataset in memory") if self.loading else b""
 
     def _missing_code(self, name: bytes, words: list[bytes]) -> bytes:
         """script.c, function.c; empty when there is the code. EVAL brings its own."""

@@ -30,6 +30,7 @@ MOVE = "a: MIGRATE {host} {b.port} '' 0 5000 KEYS "
 AGAIN = "-TRYAGAIN Multiple keys request during rehashing of slot"
 KEPT = "-ERR Can't assign hashslot {slot} to a different node while I still hold keys for this hash slot."
 
+ABORT = "-EXECABORT Transaction discarded because of previous errors."
 PLAYBOOKS = {
     "data": """
         a: SET k{f} 1; INCR k{f}; GET k{f}; APPEND k{f} x -> OK; 2; 2; 2
@@ -104,6 +105,16 @@ PLAYBOOKS = {
         b: CLUSTER SETSLOT {{slot}} STABLE; ASKING; GET k{{f}} -> OK; OK; -MOVED {{slot}} {{a}}
         a: CLUSTER SETSLOT {{slot}} IMPORTING {{b.id}} -> -ERR I'm already the owner of hash slot {{slot}}
         b: CLUSTER SETSLOT {{slot}} MIGRATING {{a.id}} -> -ERR I'm not the owner of hash slot {{slot}}
+    """,
+    "a script in a block of its own": f"""
+        a: MULTI; EVAL "{SCRIPT}" 1 k{{f}} "MOVED {{slot}} 10.9.9.9:1"; EXEC -> OK; QUEUED; [-MOVED {{slot}} 10.9.9.9:1]
+        b: MULTI; EVAL "{SCRIPT}" 1 k{{f}}; EXEC -> OK; -MOVED {{slot}} {{a}}; {ABORT}
+        {IMPORTING}
+        {MIGRATING}
+        a: MULTI; EVAL "{SCRIPT}" 1 new{{f}}; EXEC; GET k{{f}} -> OK; -ASK {{slot}} {{b}}; {ABORT}; 1
+        b: ASKING; MULTI; EVAL "{SCRIPT}" 1 new{{f}}; EXEC; GET new{{f}} -> OK; OK; QUEUED; [1]; -MOVED {{slot}} {{a}}
+        b: ASKING; MULTI; EVAL "{SCRIPT}" 2 k{{f}} new{{f}}; EXEC -> OK; OK; {AGAIN}; {ABORT}
+        b: ASKING; MULTI; NOSUCH; EXEC; EXEC -> OK; OK; *; {ABORT}; -ERR EXEC without MULTI
     """,
     "a script forges a redirect after it wrote": f"""
         a: EVAL "{SCRIPT}" 1 k{{f}} "MOVED {{slot}} 10.9.9.9:1"; GET k{{f}} -> -MOVED {{slot}} 10.9.9.9:1; 1

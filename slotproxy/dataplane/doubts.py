@@ -22,7 +22,7 @@ from slotproxy.protocol.redirects import Refusal, refusal_of
 if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
-_MOST_RETRIES: Final = 100  # of a script whose code seems to be missing again and again
+_MOST_SUPPLIED: Final = 20  # times that the code of one request is brought, when it is missing again and again
 
 
 class Doubts:
@@ -48,7 +48,7 @@ class Doubts:
             request.guard = None
             request.around = 0
         refusal = None if by_script else refusal_of(reply)
-        if refusal is None and request.command.script and reply[0] == 0x2D and request.retries < _MOST_RETRIES:
+        if refusal is None and request.command.script and reply[0] == 0x2D and request.supplied < _MOST_SUPPLIED:
             refusal = self._scripts.refusal_of(request.command.name, request.raw, reply)
         if refusal is None:
             self._router.accepted(request, reply)
@@ -89,5 +89,6 @@ class Doubts:
             self._counters.scripts_supplied += 1
         self._order.returned(request, flow)
         request.retries += 1
+        request.supplied += 1
         flow.probing = True
         self._router.advance(flow)

@@ -52,6 +52,7 @@ class Request:
         self.asked_at: float = 0.0  # in the tick of this time
         self.tried: list[Node] | None = None  # nodes that redirected it since it last backed off
         self.retries: i64 = 0
+        self.supplied: i64 = 0  # of those, because code was missing that is there now
 
 
 class Split:
