@@ -9,7 +9,6 @@ import logging
 
 import trio
 
-from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Address, Topology, TopologyError
 from slotproxy.control.addresses import AddressMap
 from slotproxy.control.connection import Credentials, ErrorReply, NodeUnavailable, connect
@@ -21,22 +20,9 @@ _log = logging.getLogger("slotproxy.nodes")
 _ANSWER = 2.0  # seconds that the node may take to tell its state
 
 
-async def lacks_script(sha: bytes, address: Address, credentials: Credentials, address_map: AddressMap) -> bool:
-    """Whether the node at the announced `address` has no script of that SHA1. False also when it cannot be asked."""
-    try:
-        with trio.fail_after(_ANSWER):
-            async with await connect(address_map.apply(address), credentials) as connection:
-                return bool(await connection.command("SCRIPT", "EXISTS", sha) == [0])
-    except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
-        why = str(problem) or f"no answer within {_ANSWER:g} s"
-        _log.warning("cannot ask node %s:%d for a script: %s", *address, why)
-        return False
-
-
 async def is_genuine(
-    refusal: Refusal, reply: bytes, slot: int, address: Address, slot_map: SlotMap, credentials: Credentials,
-    address_map: AddressMap,
-) -> bool:  # fmt: skip
+    refusal: Refusal, reply: bytes, slot: int, address: Address, credentials: Credentials, address_map: AddressMap
+) -> bool:
     """Ask the node at the announced `address` that gave `reply`. False also when it cannot be asked."""
     redirect = parse_redirect(reply) if refusal in (Refusal.MOVED, Refusal.ASK) else None
     if refusal in (Refusal.MOVED, Refusal.ASK) and (redirect is None or redirect.slot != slot):
@@ -47,7 +33,7 @@ async def is_genuine(
             async with await connect(dialled, credentials) as connection:
                 topology = await ask_topology(connection, address)
                 if redirect is not None or refusal == Refusal.TRYAGAIN:
-                    return _says_the_same(refusal, redirect, slot, address, topology, slot_map)
+                    return _says_the_same(refusal, redirect, slot, address, topology)
                 info = await connection.commands(("CLUSTER", "INFO"), ("INFO", "persistence"), ("INFO", "replication"))
                 return _in_that_state(refusal, b"\n".join(part for part in info if isinstance(part, bytes)))
     except (NodeUnavailable, ErrorReply, TopologyError, trio.TooSlowError) as problem:
@@ -56,7 +42,7 @@ async def is_genuine(
 
 
 def _says_the_same(
-    refusal: Refusal, redirect: Redirect | None, slot: int, address: Address, topology: Topology, slot_map: SlotMap
+    refusal: Refusal, redirect: Redirect | None, slot: int, address: Address, topology: Topology
 ) -> bool:
     owner = next((id for first, last, id in topology.ranges if first <= slot <= last), None)
     migrates_to = topology.migrating.get(slot)
@@ -69,9 +55,6 @@ def _says_the_same(
     for info in topology.nodes.values():
         matches = any(port == redirect.port and host in (name, None) for name, port in info.addresses)
         if matches and info.id in claimed and info.id != mine:
-            if refusal == Refusal.MOVED:
-                known = slot_map.owners[slot]
-                return known is not None and known.id == info.id
             return True
     return False
 

@@ -20,7 +20,7 @@ from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Address, Topology, TopologyError
 from slotproxy.control.admin import serve_admin
 from slotproxy.control.config import Config
-from slotproxy.control.confirming import is_genuine, lacks_script
+from slotproxy.control.confirming import is_genuine
 from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
 from slotproxy.control.descriptors import room_for_clients
 from slotproxy.control.dialling import open_lane
@@ -136,16 +136,10 @@ class Proxy:
     async def _confirm(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
         address = (node.info.host, node.info.port)
         address_map = self._config.address_map
-        if refusal == Refusal.NOSCRIPT:
-            genuine = await lacks_script(arguments_of(request.raw)[1], address, self._credentials, address_map)
-        elif refusal == Refusal.NOFUNCTION:
-            genuine = await self._functions.supply(arguments_of(request.raw)[1], address, request.raw)
+        if refusal == Refusal.NOFUNCTION:
+            genuine = await self._functions.supply(arguments_of(request.raw)[1], address, request.raw, request.started)
         else:
-            if refusal == Refusal.MOVED:
-                await self._refresher.refresh()
-            genuine = await is_genuine(
-                refusal, reply, request.slot, address, self.slot_map, self._credentials, address_map
-            )
+            genuine = await is_genuine(refusal, reply, request.slot, address, self._credentials, address_map)
         self.plane.confirmed(request, node, refusal, reply, genuine)
 
     def _count_functions(self) -> None:

@@ -40,10 +40,14 @@ class Functions:
         self._address_map = address_map
         self._supplied = supplied
         self._missing: dict[bytes, float] = {}
+        self._brought: dict[Address, float] = {}  # when
         self._turn = trio.Lock()
 
-    async def supply(self, name: bytes, address: Address, request: bytes) -> bool:
-        """Whether the node at the announced `address` has the function now, and had not when it ran `request`."""
+    async def supply(self, name: bytes, address: Address, request: bytes, started: float) -> bool:
+        """Whether the node at the announced `address` has the function now, and had not when it ran `request`.
+
+        `started`: when that was, or before (trio's clock).
+        """
         name = name.lower()  # functions' names know no case
         async with self._turn:
             if trio.current_time() < self._missing.get(name, 0.0):
@@ -53,7 +57,8 @@ class Functions:
                     async with await self._connect(address) as connection:
                         code = await _code_of(connection, name)
                         if code is not None:
-                            return _TEXT not in code and _TEXT not in request
+                            brought = self._brought.get(address, -math.inf) > started
+                            return brought or (_TEXT not in code and _TEXT not in request)
                         patience.deadline = math.inf  # a silent donor must not use up the time of the next one
                         return await self._bring(name, connection, address)
             except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
@@ -80,6 +85,7 @@ class Functions:
             with trio.fail_after(_ANSWER):
                 await connection.command("FUNCTION", "RESTORE", libraries, "REPLACE")
             _log.info("node %s:%d lacked function %r: it has node %s's libraries now", *address, name, info.name)
+            self._brought[address] = trio.current_time()
             self._supplied()
             return True
         while len(self._missing) >= _MOST_MISSING:

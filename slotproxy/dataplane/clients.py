@@ -173,7 +173,7 @@ class Client(ReplyWriter):
             return
         if isinstance(decision, Forward):
             if decision.command.script:
-                self._note_script(decision.command, arguments)
+                raw = plane.router.scripts.prepare(raw, decision.command.name, arguments)
             self._forward(decision.command, decision.slot, raw, decision.barrier)
         elif isinstance(decision, SplitUp):
             self._count(decision.command)
@@ -183,7 +183,7 @@ class Client(ReplyWriter):
                 plane.router.submit(part)
         elif isinstance(decision, ForwardKeyless):
             if decision.barrier:
-                self._note_script(decision.command, arguments)
+                raw = plane.router.scripts.prepare(raw, decision.command.name, arguments)
             slot = plane.router.territory.keyless_slot(self.id)
             self._forward(decision.command, slot, raw, decision.barrier)
         elif isinstance(decision, (OverNodes, Scan)):
@@ -215,10 +215,6 @@ class Client(ReplyWriter):
     def _count(self, command: Command) -> None:
         command.calls += 1
         self.command = command
-
-    def _note_script(self, command: Command, arguments: list[bytes]) -> None:
-        if command.name in ("eval", "eval_ro"):
-            self._plane.router.scripts.note(arguments[1])
 
     def _forward(self, command: Command, slot: int, raw: bytes, barrier: bool) -> None:
         request = Request(self, command, slot, raw, self.reactor.now, barrier)

@@ -17,12 +17,12 @@ from slotproxy.dataplane.order import Order
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.scripts import Scripts
 from slotproxy.protocol.guarding import judge
-from slotproxy.protocol.redirects import Refusal, refusal_of
+from slotproxy.protocol.redirects import Refusal, parse_redirect, refusal_of
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
-_MOST_SUPPLIED: Final = 20  # times that the code of one request is brought, when it is missing again and again
+_MOST_SUPPLIED: Final = 3  # times that the code of one request is brought, when it is missing again and again
 
 
 class Doubts:
@@ -52,7 +52,7 @@ class Doubts:
             refusal = self._scripts.refusal_of(request.command.name, request.raw, reply)
         if refusal is None:
             self._router.accepted(request, reply)
-        elif refusal == Refusal.NOSCRIPT and not self._scripts.may_say_so(request.raw):
+        elif refusal == Refusal.NOSCRIPT:
             self._router.flow_of(request, node).bounced.append(request)
             self._send_with_code(request, refusal, reply)
         elif by_node:
@@ -67,13 +67,28 @@ class Doubts:
         """The control plane has found out whether a refusal was the node's own."""
         flow = request.flow
         assert flow is not None, "asked about without a flow"
-        if genuine and (refusal == Refusal.NOSCRIPT or refusal == Refusal.NOFUNCTION):
+        if genuine and refusal == Refusal.NOFUNCTION:
             self._send_with_code(request, refusal, reply)
-        elif genuine:
+        elif genuine or self._must_be_the_nodes(request, node, refusal, reply):
             self._router.refused(request, node, refusal, reply, placed=True)
         else:
             flow.bounced.remove(request)
             self._router.accepted(request, reply)
+
+    def _must_be_the_nodes(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> bool:
+        """Whether the script could not have said this, though the node says otherwise by now (a slot came back).
+
+        A script that puts the words together deceives this once: the next time it is sent as a block.
+        """
+        if self._scripts.may_say(refusal.name.encode(), request.raw, request.command.name):
+            return False
+        if refusal != Refusal.MOVED and refusal != Refusal.ASK:
+            return refusal != Refusal.NOFUNCTION
+        redirect = parse_redirect(reply)
+        if redirect is None or redirect.slot != request.slot:
+            return False
+        host = node.info.host if redirect.host == "" else redirect.host
+        return self._router.territory.find(host, redirect.port) is not None
 
     def _send_with_code(self, request: Request, refusal: Refusal, reply: bytes) -> None:
         """The node lacked a script or function: send the request again, as EVAL, or now that the function is there."""

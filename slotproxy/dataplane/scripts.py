@@ -6,7 +6,7 @@ included.
 
 Invariants: bounded in bytes, the least recently used text goes first; SCRIPT FLUSH through the proxy forgets all of
 them, so that NOSCRIPT means what it means on one server. A script can return any text, also Redis's NOSCRIPT after its
-writes ran: where its text or its arguments hold that word, the node is asked before anything is sent twice.
+writes ran: one whose text or arguments hold that word is sent as EVAL from the first, so that it is never sent twice.
 """
 
 from hashlib import sha1
@@ -30,6 +30,7 @@ _NOT_COMPILED: Final = (
 )
 
 _OVERHEAD: Final = 200  # bytes that an entry costs besides its text
+_TEXT_FIRST: Final = frozenset(["eval", "eval_ro"])
 _AS_EVAL: Final = {"evalsha": b"EVAL", "evalsha_ro": b"EVAL_RO"}
 
 
@@ -75,24 +76,37 @@ class Scripts:
         """Whether the error `reply` to a script command (`name`) says that the node lacks code that can be supplied."""
         if reply == NOFUNCTION and name.startswith("fcall"):
             return Refusal.NOFUNCTION
-        if reply == NOSCRIPT and name in _AS_EVAL:
-            return Refusal.NOSCRIPT if self.text_of(arguments_of(request)[1]) is not None else None
+        if reply == NOSCRIPT and self.as_eval(request, name) is not None:
+            return Refusal.NOSCRIPT
         if reply.startswith(_NOT_COMPILED) and name.startswith("eval"):
             self.forget(arguments_of(request)[1])
         return None
 
-    def may_say_so(self, request: bytes) -> bool:
-        """Whether the script of an EVALSHA could itself have answered NOSCRIPT."""
-        text = self.text_of(arguments_of(request)[1])
-        return b"NOSCRIPT" in request or (text is not None and b"NOSCRIPT" in text)
+    def prepare(self, request: bytes, name: str, arguments: list[bytes]) -> bytes:
+        """What to send for a script command: the request, but EVAL for an EVALSHA that could say NOSCRIPT itself."""
+        if name in _TEXT_FIRST:
+            self.note(arguments[1])
+        elif name in _AS_EVAL and self.may_say(b"NOSCRIPT", request, name):
+            return self.as_eval(request, name) or request
+        return request
+
+    def may_say(self, word: bytes, request: bytes, name: str) -> bool:
+        """Whether the code that a script command runs could itself have answered with `word`, as far as its text and
+        arguments show. A function's text is not known here, so it could."""
+        if name in _TEXT_FIRST or name in _AS_EVAL:
+            arguments = arguments_of(request)
+            text = arguments[1] if name in _TEXT_FIRST or len(arguments[0]) != len(name) else self.text_of(arguments[1])
+            return text is None or word in text or word in request
+        return True
 
     def as_eval(self, request: bytes, name: str) -> bytes | None:
-        """The EVAL that an EVALSHA request stands for, `name` being its command's; None when the text is unknown."""
-        arguments = arguments_of(request)
-        text = self.text_of(arguments[1])
-        if text is None or name not in _AS_EVAL:
+        """The EVAL that an EVALSHA request stands for, `name` being its command's; None when it is none, or the text
+        is unknown."""
+        if name not in _AS_EVAL:
             return None
-        return command([_AS_EVAL[name], text, *arguments[2:]])
+        arguments = arguments_of(request)
+        text = self.text_of(arguments[1]) if len(arguments[0]) == len(name) else None  # else it is that EVAL already
+        return None if text is None else command([_AS_EVAL[name], text, *arguments[2:]])
 
 
 def _sha_of(text: bytes) -> bytes:
