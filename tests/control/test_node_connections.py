@@ -6,7 +6,6 @@ import hiredis
 import pytest
 import trio
 
-from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Address, NodeInfo, Topology
 from slotproxy.control.addresses import AddressMap
 from slotproxy.control.confirming import is_genuine
@@ -78,7 +77,7 @@ async def test_a_node_whose_view_cannot_be_read_confirms_nothing_and_ends_nothin
     address = await node.start(nursery)
     reply = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
     with trio.fail_after(5):
-        assert not await is_genuine(Refusal.TRYAGAIN, reply, 0, address, SlotMap(), Credentials(), AddressMap())
+        assert not await is_genuine(Refusal.TRYAGAIN, reply, 0, address, Credentials(), AddressMap())
     assert node.connections == 1
 
 

@@ -23,6 +23,7 @@ from slotproxy.demo.servers import free_port, server_version
 from tests.integration.observing import asked, forget_counts
 
 WITHIN = 10.0
+STARTED = 0.0  # long before anything that happens in a test
 REQUEST = b"*3\r\n$5\r\nFCALL\r\n$1\r\nf\r\n$1\r\n0\r\n"
 NOT_FOUND = "Function not found"
 
@@ -54,7 +55,7 @@ class Supply:
 
     async def __call__(self, name: str, address: Address, request: bytes = REQUEST) -> bool:
         with trio.fail_after(WITHIN):
-            return await self.functions.supply(name.encode(), address, request)
+            return await self.functions.supply(name.encode(), address, request, STARTED)
 
 
 # ---- real servers
@@ -255,15 +256,15 @@ async def test_a_function_that_nobody_has_is_looked_for_once_a_second(
     supply = Supply([await speaker.start(nursery) for speaker in speakers])
     node = speakers[0].address
     for _ in range(3):
-        assert not await supply.functions.supply(b"nosuch", node, REQUEST)
-    assert not await supply.functions.supply(b"NoSuch", node, REQUEST)
+        assert not await supply.functions.supply(b"nosuch", node, REQUEST, STARTED)
+    assert not await supply.functions.supply(b"NoSuch", node, REQUEST, STARTED)
     assert [speaker.asked["LIST"] for speaker in speakers] == [1, 1]
-    assert await supply.functions.supply(b"other", node, REQUEST)  # one does not stand for another
+    assert await supply.functions.supply(b"other", node, REQUEST, STARTED)  # one does not stand for another
     speakers[1].code["nosuch"] = ""
     mock_clock.jump(0.9)
-    assert not await supply.functions.supply(b"nosuch", node, REQUEST)
+    assert not await supply.functions.supply(b"nosuch", node, REQUEST, STARTED)
     mock_clock.jump(0.2)
-    assert await supply.functions.supply(b"nosuch", node, REQUEST)
+    assert await supply.functions.supply(b"nosuch", node, REQUEST, STARTED)
     assert supply.transfers == 2
 
 
@@ -274,9 +275,9 @@ async def test_so_many_missing_names_are_remembered_and_no_more(
     speaker = Speaker()
     supply = Supply([await speaker.start(nursery)])
     for name in (b"a", b"b", b"c", b"d", b"d", b"b"):
-        assert not await supply.functions.supply(name, speaker.address, REQUEST)
+        assert not await supply.functions.supply(name, speaker.address, REQUEST, STARTED)
     assert speaker.asked["LIST"] == 4
-    assert not await supply.functions.supply(b"a", speaker.address, REQUEST)
+    assert not await supply.functions.supply(b"a", speaker.address, REQUEST, STARTED)
     assert speaker.asked["LIST"] == 5  # the oldest had been forgotten
 
 
@@ -295,7 +296,7 @@ async def test_a_donor_that_does_not_answer_does_not_keep_the_others_from_it(
     answers: list[bool] = []
 
     async def call() -> None:
-        answers.append(await supply.functions.supply(b"f", node.address, REQUEST))
+        answers.append(await supply.functions.supply(b"f", node.address, REQUEST, STARTED))
 
     async with trio.open_nursery() as calling:
         calling.start_soon(call)
@@ -317,7 +318,7 @@ async def test_a_node_that_cannot_be_asked_is_not_supplied(
     answers: list[bool] = []
 
     async def call() -> None:
-        answers.append(await supply.functions.supply(b"f", address, REQUEST))
+        answers.append(await supply.functions.supply(b"f", address, REQUEST, STARTED))
 
     async with trio.open_nursery() as calling:
         calling.start_soon(call)

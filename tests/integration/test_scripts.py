@@ -91,13 +91,6 @@ async def check(cluster: EmbeddedCluster, streams: Sequence[Stream]) -> None:
 SUPPLIED = "slotproxy_scripts_supplied_total"
 
 
-# Not strict: how often it happens depends on who is asked when. The test of a source that gives a slot away is.
-RACE = pytest.mark.xfail(
-    strict=False, reason="a script's redirect or refusal is shown when the nodes say otherwise once they are asked"
-)
-
-
-@RACE
 async def test_slots_move_to_a_primary_that_has_just_joined(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
     front = await proxy()
     await register(front)
@@ -146,7 +139,7 @@ async def test_a_primary_that_has_just_joined_has_what_the_others_have(
         assert await at_least(front, "slotproxy_functions_supplied_total", 1)
 
 
-@pytest.mark.parametrize("under", [pytest.param("load", marks=RACE), "no load"])
+@pytest.mark.parametrize("under", ["load", "no load"])
 async def test_a_replica_that_has_no_scripts_takes_over(
     make_cluster: ClusterFactory, proxy: ProxyFactory, under: str
 ) -> None:
@@ -195,7 +188,6 @@ async def test_somebody_flushes_the_scripts_of_one_node(cluster: EmbeddedCluster
     assert await at_least(front, SUPPLIED, 10)
 
 
-@RACE
 async def test_a_node_restarts_with_its_keys_and_without_scripts(
     make_cluster: ClusterFactory, proxy: ProxyFactory, redis_server: str
 ) -> None:
@@ -225,7 +217,6 @@ async def test_a_node_restarts_with_its_keys_and_without_scripts(
         assert await at_least(front, SUPPLIED, 1)
 
 
-@pytest.mark.xfail(reason="a script's MOVED is shown as long as the other nodes do not confirm it")
 async def test_the_source_gives_a_slot_away_before_anybody_else_knows(
     cluster: EmbeddedCluster, proxy: ProxyFactory
 ) -> None:
@@ -438,7 +429,7 @@ async def test_a_script_that_puts_noscript_together_after_writing_runs_once(
         await ran_once(client, ("EVALSHA", sha_of(text), 1, "n"), UNKNOWN)
 
 
-@pytest.mark.xfail(reason="a function that puts Redis's text together is called a hundred times more")
+@pytest.mark.xfail(reason="a function that puts Redis's text together is called up to three times more")
 async def test_a_function_that_puts_not_found_together_after_writing_runs_once(
     cluster: EmbeddedCluster, proxy: ProxyFactory, redis_server: str
 ) -> None:
@@ -453,7 +444,6 @@ async def test_a_function_that_puts_not_found_together_after_writing_runs_once(
         await ran_once(client, ("FCALL", "forge", 1, "n"), NOT_FOUND)
 
 
-@pytest.mark.xfail(reason="who asks whether the node lacks the function hears of the one that another call has brought")
 async def test_many_calls_at_once_of_a_function_that_holds_the_text(
     cluster: EmbeddedCluster, proxy: ProxyFactory, redis_server: str
 ) -> None:
