@@ -4,10 +4,11 @@ Duty: when FCALL was answered `Function not found`, find out whether the node re
 another primary has it, bring that one's libraries here (FUNCTION DUMP and RESTORE). Nodes that take over from a primary
 have its libraries; a primary that was added to the cluster has none.
 
-Invariants: one at a time per proxy, so that many clients' FCALLs cause one transfer; a function that no node has is not
-looked for again for a second. RESTORE replaces libraries of the same name: the node that has the function is right.
-A function can return any error text, after its writes ran: a node that has the function is believed to have lacked it a
-moment ago only where the code does not hold that text itself.
+Invariants: one at a time per proxy, so that many clients' FCALLs cause one transfer; a function that no node has is
+not looked for again for a second, and a node that did not answer is not asked for ten. RESTORE replaces libraries of
+the same name: the node that has the function is right. A function can return any error text, after its writes ran: a
+node that has the function is believed to have lacked it a moment ago only where the code does not hold that text
+itself.
 """
 
 import logging
@@ -24,6 +25,7 @@ from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection
 _log = logging.getLogger("slotproxy.nodes")
 
 _ANSWER = 5.0  # seconds that each node may take
+_SILENCE = 10.0  # seconds for which a node that could not be asked is not asked again
 _FORGET = 1.0  # seconds for which a function that nobody has is not looked for
 _MOST_MISSING = 1000
 _TEXT = b"Function not found"
@@ -40,6 +42,7 @@ class Functions:
         self._address_map = address_map
         self._supplied = supplied
         self._missing: dict[bytes, float] = {}
+        self._silent: dict[str, float] = {}  # by node id: not asked before then
         self._brought: dict[Address, float] = {}  # when
         self._turn = trio.Lock()
 
@@ -69,7 +72,7 @@ class Functions:
     async def _bring(self, name: bytes, connection: NodeConnection, address: Address) -> bool:
         owners = {info.id: info for info in self._slot_map.owners if info is not None}
         for info in owners.values():
-            if (info.host, info.port) == address:
+            if (info.host, info.port) == address or trio.current_time() < self._silent.get(info.id, 0.0):
                 continue
             try:
                 with trio.fail_after(_ANSWER):
@@ -81,6 +84,7 @@ class Functions:
                             raise ErrorReply("FUNCTION DUMP was not answered with a dump")
             except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
                 _log.debug("node %s is not asked for functions: %s", info.name, problem)
+                self._silent[info.id] = trio.current_time() + _SILENCE
                 continue
             with trio.fail_after(_ANSWER):
                 await connection.command("FUNCTION", "RESTORE", libraries, "REPLACE")

@@ -22,7 +22,7 @@ from slotproxy.protocol.redirects import Refusal, parse_redirect, refusal_of
 if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
-_MOST_SUPPLIED: Final = 3  # times that the code of one request is brought, when it is missing again and again
+_MOST_SUPPLIED: Final = 2  # times that the code of one request is brought, when it is missing again and again
 
 
 class Doubts:

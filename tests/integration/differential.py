@@ -143,7 +143,7 @@ def check_pipelines(sides: Sides, pipelines: list[list[Words]]) -> list[Divergen
     return sides.run(sequence, [len(start), *sizes]) or look_at_all(sides)
 
 
-def search(sides: Sides, count: int, *, scripts: bool = True) -> None:
+def search(sides: Sides, count: int) -> None:
     """`count` generated sequences. Raises AssertionError that shows the shortest one which differs.
 
     While slots move nothing is tried twice, so all that differ are shown as they are.
@@ -154,7 +154,7 @@ def search(sides: Sides, count: int, *, scripts: bool = True) -> None:
         max_examples=count, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @given(pipelines(scripts=scripts))
+    @given(pipelines())
     def check(sequence: list[list[Words]]) -> None:
         found = check_pipelines(sides, sequence)
         if sides.in_motion:

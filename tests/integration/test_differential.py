@@ -84,13 +84,12 @@ def test_any_sequence_is_answered_as_by_one_server_while_slots_move(
     sides: Sides, running_cluster: EmbeddedCluster
 ) -> None:
     with sides.moving(running_cluster, TAGS) as mover:
-        # Not scripts: their confirmed refusals reach the client when the slot has moved on in between.
-        search(sides, EXAMPLES_WHILE_MOVING, scripts=False)
+        search(sides, EXAMPLES_WHILE_MOVING)
     assert mover.moves > 20
 
 
-# What a fan-out over keys says while they move is what each node had when it was asked; scripts: as above.
-_NOT_WHILE_MOVING = {b"DBSIZE", b"SCAN", b"EVAL", b"EVALSHA", b"FCALL"}
+# What a fan-out over keys says while they move is what each node had when it was asked.
+_NOT_WHILE_MOVING = {b"DBSIZE", b"SCAN"}
 
 
 def test_commands_about_the_server_answer_as_one_server_would_while_slots_move(
