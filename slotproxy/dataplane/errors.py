@@ -36,6 +36,11 @@ def not_served(slot: i64, seconds: float, last: str) -> bytes:
     )
 
 
+def away(why: str) -> bytes:
+    """A part for one certain node, which nobody else can take over; it has not run."""
+    return error(f"ERR slotproxy: not served: the node has left or cannot be reached; not executed; last: {why}")
+
+
 def invalid_redirect(slot: i64, node: str, reply: bytes) -> bytes:
     """A node answered with a redirect that cannot be one for this request."""
     shown = ascii(reply[1:100].rstrip(b"\r\n"))[2:-1]

@@ -19,7 +19,7 @@ class Losses:
     def __init__(self, sent: list[Request], unsent: list[Request]) -> None:
         self.requests: Final[list[tuple[Request, Flow]]] = []
         self.flows: Final[dict[Flow, None]] = {}
-        self.repeatable: Final[set[Request]] = set(unsent)
+        self.repeatable: Final[set[Request]] = {request for request in unsent if _is_patient(request)}
         for request in [*sent, *unsent]:
             flow = request.flow
             assert flow is not None, "a request in flight that is in no flow"
@@ -29,7 +29,7 @@ class Losses:
         for request in reversed(sent):
             if not request.command.repeatable:
                 doubtful.add(request.flow)
-            elif request.flow not in doubtful:
+            elif request.flow not in doubtful and _is_patient(request):
                 self.repeatable.add(request)
 
     def reply_to(self, request: Request, node: str, why: str, counters: Counters) -> bytes:
@@ -38,3 +38,7 @@ class Losses:
             return errors.no_answer(request.command, node, why)
         counters.in_doubt += 1
         return errors.in_doubt(request.command, node, why)
+
+
+def _is_patient(request: Request) -> bool:
+    return request.split is None or request.split.merging.patient

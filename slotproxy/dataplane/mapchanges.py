@@ -24,6 +24,12 @@ class MapChanges:
         self._territory: Final = territory
         self._order: Final = order
         self._counters: Final = counters
+        self._patched_at: int = 0  # versions of the map: after the last patch,
+        self._refreshed_at: int = 0  # and when the last refresh began
+
+    def is_whole(self) -> bool:
+        """Whether a refresh has begun, and ended, since a redirect changed a slot: its owner may own others as well."""
+        return self._refreshed_at >= self._patched_at
 
     def patch(self, gate: Gate, target: Node) -> None:
         """A MOVED named another owner of the gate's slot."""
@@ -31,6 +37,9 @@ class MapChanges:
         before = self._territory.owner(gate.slot)
         if self._slot_map.patch(int(gate.slot), target.info):
             self._counters.topology_updates += 1
+        self._patched_at = self._slot_map.version
+        if before is not None:
+            self._territory.note_loss(before.info.id)
         self._order.owner_changed(gate)
         if before is not None:
             for lane in before.lanes:
@@ -41,6 +50,9 @@ class MapChanges:
         nodes = list(self._territory.nodes.values())
         before = self._slot_map.owners[:]
         changed = self._slot_map.apply(topology, started)
+        self._refreshed_at = started
+        for id in {info.id for info in (before[slot] for slot in changed) if info is not None}:
+            self._territory.note_loss(id)
         if changed:
             self._counters.topology_updates += 1
             self._gather(set(changed), nodes)

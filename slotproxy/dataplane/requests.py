@@ -60,7 +60,7 @@ class Split:
 
     def __init__(self, owner: Request, merging: Merging, parts: int) -> None:
         self.owner: Final = owner
-        self._merging: Final = merging
+        self.merging: Final = merging
         self._replies: Final[list[bytes]] = [b""] * parts
         self._missing: i64 = parts
 
@@ -72,7 +72,7 @@ class Split:
 
     def merged(self) -> bytes:
         """The command's reply; only when all parts have answered."""
-        return self._merging.merge(self._replies)
+        return self.merging.merge(self._replies)
 
 
 def parts_of(owner: Request, parts: list[Part]) -> list[Request]:

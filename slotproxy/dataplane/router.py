@@ -110,6 +110,10 @@ class Router:
             return False
         request = flow.waiting[0]
         node = self._target(request)
+        if node is None and self.territory.is_vacant(flow.slot):
+            flow.waiting.popleft()
+            self.finish(request, errors.away(self.territory.why_away(flow.slot)))
+            return True
         if node is None:
             flow.why = "no node is known to own it"
             self.order.refuse(self.order.open_gate(flow.slot), flow)
@@ -312,6 +316,10 @@ class Router:
         """Take a refresh's view of the cluster, begun at the map's version `started`. True when owners changed."""
         return self._changes.apply(topology, started)
 
+    def is_whole(self) -> bool:
+        """Whether the map as a whole is younger than the last redirect that changed it."""
+        return self._changes.is_whole()
+
     def refreshed(self) -> None:
         """A refresh has ended, whether it succeeded or not."""
         flows = self._awaiting_refresh
@@ -333,6 +341,8 @@ class Router:
     def unreachable(self, lane: Lane, why: str) -> None:
         """Connecting a lane failed; the dialler goes on trying. Commands without keys go elsewhere meanwhile."""
         lane.why = why
+        if lane.waiters:
+            self._control.refresh_nowait("a node that is waited for cannot be reached")
         if lane.node.connected() == 0 and not lane.node.unreachable:
             lane.node.unreachable = True
             self._changes.rehome(list(self.territory.nodes.values()))

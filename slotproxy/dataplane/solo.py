@@ -5,7 +5,8 @@ merged. Because they run alone, a DBSIZE counts what the same client has written
 comes behind, whatever way those commands take.
 
 Invariants: a part is addressed to a seat, so it waits, is sent again and fails as any other request does (a part of a
-primary that is replaced goes to its successor); a cluster that is not known yet is waited for, up to the park timeout.
+primary that is replaced goes to its successor); a cluster that is not known yet is waited for, up to the park timeout,
+and a refresh that a redirect has made necessary for a second: a failover shows first in one slot.
 What only a node with a free connection can answer (SCRIPT KILL) is asked aside.
 """
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.plane import Plane
 
 _DBSIZE: Final = command([b"DBSIZE"])
+_WHOLE_WITHIN: Final = 1.0  # seconds that a refresh may take which a redirect has made necessary
 _AGAIN: Final = 0.05  # seconds between two looks whether the cluster is known
 
 
@@ -65,6 +67,10 @@ class Solo(Timer):
         plane = self._plane
         now: float = plane.reactor.now
         decision = self._decision
+        impatient = self._command.name in ("info", "config|get")  # not worth waiting for
+        if not impatient and not plane.router.is_whole() and now - self._owner.started < _WHOLE_WITHIN:
+            plane.reactor.call_at(now + _AGAIN, self)
+            return
         if isinstance(decision, Scan):
             if plane.shards.known():
                 self._scan(decision.cursor)
@@ -72,7 +78,7 @@ class Solo(Timer):
         elif isinstance(decision, OverNodes):
             territory = plane.router.territory
             seats = territory.seats(territory.keyless_slot(self._client.id), decision.replicas)
-            if self._command.name in ("info", "config|get"):  # not worth waiting for a node that is away
+            if impatient:
                 seats = [seat for seat in seats if self._connected(seat)]
             if seats:
                 self._send(seats)
@@ -143,6 +149,7 @@ class NodeMerging(Merging):
     """Of the replies of several nodes to the same command."""
 
     def __init__(self, command: Command, arguments: list[bytes], nodes: list[str]) -> None:
+        super().__init__()
         self._command: Final = command
         self._arguments: Final = arguments
         self._nodes: Final = nodes
@@ -200,6 +207,7 @@ class ScanMerging(Merging):
     """Of one node's reply to SCAN: its cursor becomes the client's."""
 
     def __init__(self, shards: Shards, shard: Shard) -> None:
+        super().__init__()
         self._shards: Final = shards
         self._number: Final = shard.number
         self._shard: Final = shard
@@ -234,6 +242,10 @@ class ScanMerging(Merging):
 class ConfigMerging(Merging):
     """Of one node's reply to CONFIG GET."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.patient = False
+
     def merge(self, replies: list[bytes]) -> bytes:
         """As a server without cluster support: clients that look would begin to route by themselves."""
         return replies[0].replace(
@@ -245,6 +257,8 @@ class InfoMerging(Merging):
     """Of the nodes' replies to INFO. A node that does not answer is left out: the section slotproxy names it."""
 
     def __init__(self, plane: "Plane", client: "Client", arguments: list[bytes]) -> None:
+        super().__init__()
+        self.patient = False
         self._plane: Final = plane
         self._client: Final = client
         self._sections: Final = [argument.lower() for argument in arguments[1:]]

@@ -37,6 +37,7 @@ class Seat:
         self.id: Final = id
         self.anchor: i64 = -1  # a slot that the node owned when it was last addressed as an owner; -1: never
         self.looked_at: int = -1  # the map's version when there was none
+        self.has_lost: bool = False  # slots that it owned: without any it is a replica by now, or has been emptied
 
 
 class Territory:
@@ -102,12 +103,13 @@ class Territory:
     def seats(self, home: i64, replicas: bool) -> list[Seat]:
         """All primaries' seats, with `replicas` those of replicas as well; first that of the pseudo slot `home`.
 
-        Left out: nodes that the cluster holds for failed, unless slots are lost without them.
+        Left out: nodes that the cluster holds for failed, unless slots are lost without them, and primaries that have
+        lost all their slots: they have been demoted, or have no keys any more.
         """
         found: list[Seat] = []
         for id, info in sorted(self.slot_map.nodes.items()):
             seat = self.seat(id)
-            if seat.anchor >= 0 or (not info.failing and (info.primary or replicas)):
+            if seat.anchor >= 0 or (not info.failing and (replicas or (info.primary and not seat.has_lost))):
                 if id not in self.nodes:
                     self._add(id)  # a replica until now had no lanes
                 found.append(seat)
@@ -115,6 +117,19 @@ class Territory:
         if first is not None:
             found.sort(key=lambda seat: seat.id != first.info.id)
         return found
+
+    def note_loss(self, id: str) -> None:
+        """The node has lost a slot."""
+        self.seat(id).has_lost = True
+
+    def is_vacant(self, slot: i64) -> bool:
+        """Whether a pseudo slot is the seat of a node that is away and has no successor."""
+        return slot >= _SEATS and self._seats[slot - _SEATS].anchor < 0 and self.owner(slot) is None
+
+    def why_away(self, slot: i64) -> str:
+        """Why the node of a vacant seat is not there."""
+        node = self.nodes.get(self._seats[slot - _SEATS].id)
+        return "it is no node of the cluster any more" if node is None else f"node {node.name}: {node.lanes[0].why}"
 
     def _owns(self, seat: Seat) -> bool:
         """Whether the seat's node owns slots; notes one of them."""
@@ -137,7 +152,10 @@ class Territory:
         info = self.slot_map.nodes.get(seat.id)
         if seat.anchor >= 0 and (info is None or info.failing or not info.primary):
             return self.owner(seat.anchor)
-        return self.nodes.get(seat.id) if info is not None else None
+        node = self.nodes.get(seat.id)
+        if info is None or node is None or (seat.anchor < 0 and (info.failing or node.unreachable)):
+            return None
+        return node
 
     def _add(self, id: str) -> Node:
         assert self._router is not None

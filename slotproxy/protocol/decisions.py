@@ -137,6 +137,8 @@ def decide(table: CommandTable, arguments: list[bytes], allow_admin: bool = Fals
 
 def _cursor(text: bytes) -> int | None:
     """A cursor as the server's strtoul takes it: digits behind a sign, at most 64 bits."""
+    if not text:
+        return 0
     digits = text[1:] if text[:1] in (b"-", b"+") else text
     if not digits.isdigit() or len(digits) > 20 or int(digits) >= 1 << 64:
         return None

@@ -30,7 +30,13 @@ SPLITTABLE: Final[dict[str, tuple[int, int, bool]]] = {
 
 
 class Merging:
-    """How the replies of a command's parts become its reply. Subclasses say what the parts were."""
+    """How the replies of a command's parts become its reply. Subclasses say what the parts were.
+
+    `patient`: a part whose connection is lost may be sent again, and waits for a node.
+    """
+
+    def __init__(self) -> None:
+        self.patient: bool = True
 
     def merge(self, replies: list[bytes]) -> bytes:
         """The reply that one server would have given, from the parts' reply frames, in the order of the parts."""
@@ -89,6 +95,7 @@ class KeyMerging(Merging):
     """Of a SPLITTABLE command's parts."""
 
     def __init__(self, name: str, parts: list[Part]) -> None:
+        super().__init__()
         self._name: Final = name
         self._parts: Final = parts
 

@@ -60,6 +60,8 @@ _BY_HAND: Final[dict[str, str]] = {
     # The policy says all nodes; what the proxy's clients did stands in the primaries' logs.
     **dict.fromkeys(["slowlog|get", "slowlog|len", "latency|doctor", "latency|graph", "latency|histogram"], PRIMARIES),
     **dict.fromkeys(["latency|history", "latency|latest"], PRIMARIES),
+    # The proxy supplies scripts to a replica that takes over, and does not wait for one that is away.
+    **dict.fromkeys(["script|load", "script|flush"], PRIMARIES),
     **dict.fromkeys(["client|tracking", "wait", "waitaof", "monitor"], SESSION),
     **dict.fromkeys(["multi", "exec", "discard", "watch", "unwatch"], SESSION),
     **dict.fromkeys(["subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"], SESSION),
