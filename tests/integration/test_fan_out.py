@@ -212,7 +212,7 @@ async def test_a_replica_that_takes_over_answers_what_its_primary_was_asked(
     make_cluster: ClusterFactory, proxy: ProxyFactory, redis_server: str
 ) -> None:
     cluster = await make_cluster(replicas=1)
-    front = await proxy("--refresh-interval", "0.5", cluster=cluster)
+    front = await proxy(cluster=cluster)
     dead = cluster.nodes[0]
     tags = [tag for node in cluster.initial_primaries for tag in await tags_of(cluster, node, 3)]
     calls: dict[str, Sequence[Argument]] = {
