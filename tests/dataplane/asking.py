@@ -1,0 +1,44 @@
+"""What tests of commands over all nodes ask, and what the scripted nodes were asked."""
+
+from __future__ import annotations
+
+from slotproxy.cluster.topology import NodeInfo, Topology
+from tests.dataplane.conftest import MakeRig
+from tests.dataplane.rig import Rig, ScriptedClient
+from tests.scripted_node import HOST, ScriptedNode, pack
+
+
+def send_at_once(client: ScriptedClient, *commands: str) -> None:
+    """In one write."""
+    client.send_bytes(b"".join(pack(*command.split()) for command in commands))
+
+
+def names(node: ScriptedNode) -> list[str]:
+    """The commands that came in, refused ones too."""
+    return [words[0].decode() for words in node.received()]
+
+
+def replica_of(rig: Rig, owners: tuple[int, int], *, failing: bool = False) -> Topology:
+    """A view of three nodes: two share the slots, the third replicates the first of them, or has failed."""
+    spare = ({0, 1, 2} - set(owners)).pop()
+    infos = {}
+    for number, node in enumerate(rig.nodes):
+        primary = number != spare or failing
+        replicates = "" if primary else rig.nodes[owners[0]].id
+        address = frozenset({(HOST, node.port)})
+        infos[node.id] = NodeInfo(node.id, HOST, node.port, primary, number == spare and failing, address, replicates)
+    first, second = (rig.nodes[number].id for number in owners)
+    return Topology(infos, [(0, 8191, first), (8192, 16383, second)], {}, "test")
+
+
+def rig_with_replica(make_rig: MakeRig) -> Rig:
+    """A and B share the slots, C replicates A."""
+    rig = make_rig(3, owning=2)
+    rig.refresh(topology=replica_of(rig, (0, 1)))
+    rig.run()
+    return rig
+
+
+def take_over(rig: Rig, *, killed: bool = False) -> None:
+    """C has A's place; A replicates it, or is dead."""
+    rig.refresh(topology=replica_of(rig, (2, 1), failing=killed))
