@@ -8,8 +8,9 @@
     |        v              v                v          v               v                              |
     |  data plane (no await: one reactor, ticks)                                                      |
     |    Client  --request-->  Router  --in order-->  Lane  ==one multiplexed connection==>  node     |
-    |      ^                     |  Territory: slot -> Node      |                                    |
-    |      +------reply----------+  Order: flows and gates <-----+ reply, MOVED, ASK, TRYAGAIN, lost   |
+    |      | ^                  |  Territory: slot -> Node      |                                    |
+    |      | +----reply---------+  Order: flows and gates <-----+ reply, MOVED, ASK, TRYAGAIN, lost   |
+    |      +-> Solo: a part for each node, alone   Doubts: a script's own reply, or the node's?        |
     +------------------------------------------------------------------------------------------------+
 
 Layers; imports point downwards only (tests/test_layers.py):
