@@ -16,7 +16,7 @@ import trio
 from slotproxy.demo.cluster import EmbeddedCluster
 from slotproxy.demo.guard import Guard
 from slotproxy.demo.proxy import ProxyProcess
-from tests.servers import redis_servers, server_label
+from tests.servers import redis_servers, server_label, standalone_server
 
 # Short enough for a failover within a test, long enough that a busy machine does not cause one.
 NODE_TIMEOUT_MS = 2_000
@@ -110,6 +110,13 @@ def guard() -> Iterator[Guard]:
     guard = Guard("slotproxy-test-")
     yield guard
     guard.close()
+
+
+@pytest.fixture
+def plain_server(redis_server: str, guard: Guard) -> Iterator[int]:
+    """The port of a standalone server of the same binary."""
+    with standalone_server(redis_server, guard) as port:
+        yield port
 
 
 ProxyFactory = Callable[..., Awaitable[ProxyProcess]]

@@ -7,7 +7,6 @@ only have to be errors.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -18,7 +17,7 @@ from slotproxy.dataplane.clientlist import Described, flags_of, is_listed, is_me
 from slotproxy.demo.connection import pack
 from slotproxy.demo.guard import Guard
 from slotproxy.demo.polling import until
-from slotproxy.demo.servers import free_port, server_version
+from slotproxy.demo.servers import server_version
 from slotproxy.protocol.clientfilters import (
     ClientRequest,
     DescribeMe,
@@ -31,25 +30,18 @@ from slotproxy.protocol.clientfilters import (
 )
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.resp import OK, integer
-from tests.integration.wire import HOST, Wire, dial
+from tests.integration.wire import Wire, dial
+from tests.servers import standalone_server
 
 
 @pytest.fixture(scope="module")
 def plain_server(redis_server: str) -> Iterator[int]:
-    """The port of a standalone server."""
+    """The port of a standalone server, one for all tests here."""
     guard = Guard("slotproxy-test-")
-    port = free_port()
-    words = [redis_server, "--port", str(port), "--bind", HOST, "--save", "", "--dir", str(guard.folder)]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    guard.watch(process.pid)
     try:
-        assert process.stdout is not None
-        assert any(b"eady to accept connections" in line for line in process.stdout)
-        yield port
+        with standalone_server(redis_server, guard) as port:
+            yield port
     finally:
-        guard.kill(process)
-        assert process.stdout is not None
-        process.stdout.close()
         guard.close()
 
 

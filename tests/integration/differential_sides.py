@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,13 +22,14 @@ from slotproxy.demo.connection import pack
 from slotproxy.demo.guard import Guard
 from slotproxy.demo.proxy import ProxyProcess
 from slotproxy.demo.reshard import move_slot
-from slotproxy.demo.servers import free_port, server_version
+from slotproxy.demo.servers import server_version
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.replies import ReplyScanner, elements_of
 from slotproxy.protocol.slots import key_slot
 from tests.integration.differential_cases import Words
 from tests.integration.differential_rules import Call, Rules
 from tests.integration.load import ORDERS
+from tests.servers import standalone_server
 
 HOST: Final = "127.0.0.1"
 PATIENCE: Final = 45.0
@@ -256,22 +256,17 @@ def _table_of(port: int) -> CommandTable:
 @contextmanager
 def sides_of(cluster: EmbeddedCluster, guard: Guard) -> Iterator[Sides]:
     """A plain server of the cluster's version and a proxy in front of the cluster, for as long as the block runs."""
-    plain = free_port()
-    settings = {"port": str(plain), "bind": HOST, "save": "", "dir": str(guard.folder)}
-    words = [cluster.server, *(word for name, value in settings.items() for word in (f"--{name}", value))]
-    server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    guard.watch(server.pid)
     proxy = ProxyProcess(cluster.seeds, guard=guard)
-    try:
-        trio.run(proxy.start)
-        sides = Sides(plain, proxy.port, [node.port for node in cluster.nodes], server_version(cluster.server))
-        yield sides
-        sides.close()
-        assert trio.run(proxy.stop) == 0, proxy.stderr
-        assert "Traceback" not in proxy.stderr, proxy.stderr
-    finally:
-        proxy.kill()
-        guard.kill(server)
+    with standalone_server(cluster.server, guard) as plain:
+        try:
+            trio.run(proxy.start)
+            sides = Sides(plain, proxy.port, [node.port for node in cluster.nodes], server_version(cluster.server))
+            yield sides
+            sides.close()
+            assert trio.run(proxy.stop) == 0, proxy.stderr
+            assert "Traceback" not in proxy.stderr, proxy.stderr
+        finally:
+            proxy.kill()
 
 
 class Mover:

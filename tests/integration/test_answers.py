@@ -7,9 +7,8 @@ table says why. Its own wording is that of 7.0: against an older server those re
 from __future__ import annotations
 
 import re
-import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,41 +16,13 @@ import trio
 
 from slotproxy.demo.cluster import EmbeddedCluster
 from slotproxy.demo.connection import Argument, Connection, ErrorReply, connect, pack
-from slotproxy.demo.guard import Guard
 from slotproxy.demo.polling import until
 from slotproxy.demo.proxy import ProxyProcess
-from slotproxy.demo.servers import free_port, server_version
+from slotproxy.demo.servers import server_version
 from tests.conftest import ProxyFactory
 from tests.integration.wire import HOST, dial, packed
 
 Requests = Sequence[bytes | tuple[Argument, ...]]
-
-
-def _spawn(words: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-
-@pytest.fixture
-async def plain_server(redis_server: str, guard: Guard) -> AsyncIterator[int]:
-    """The port of a standalone server of the same binary."""
-    port = free_port()
-    settings = {"port": str(port), "bind": HOST, "save": "", "dir": str(guard.folder)}
-    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    process = _spawn([redis_server, *words])
-    guard.watch(process.pid)
-
-    async def answers() -> bool:
-        try:
-            async with await connect(HOST, port) as connection:
-                return bool(await connection.command("PING") == b"PONG")
-        except OSError:
-            return False
-
-    try:
-        await until(answers, within=15)
-        yield port
-    finally:
-        guard.kill(process)
 
 
 async def replies(port: int, requests: Requests) -> bytes:

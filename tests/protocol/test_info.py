@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from subprocess import DEVNULL, Popen
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slotproxy.demo.cluster import EmbeddedCluster
 from slotproxy.demo.connection import ErrorReply, connect
-from slotproxy.demo.guard import Guard
-from slotproxy.demo.polling import until
-from slotproxy.demo.servers import free_port
 from slotproxy.protocol.info import merge_info
 from tests.conftest import ClusterFactory
 
@@ -281,33 +275,6 @@ def test_counters_are_the_sums_over_the_nodes_that_have_them(nodes: list[dict[st
 # ---- real servers
 
 
-def _spawn(words: list[str]) -> Popen[bytes]:
-    return Popen(words, stdin=DEVNULL, stdout=DEVNULL)
-
-
-@pytest.fixture
-async def standalone(redis_server: str, guard: Guard) -> AsyncIterator[int]:
-    """The port of a standalone server of the same binary."""
-    port = free_port()
-    settings = {"port": str(port), "bind": "127.0.0.1", "save": "", "dir": str(guard.folder)}
-    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    process = _spawn([redis_server, *words])
-    guard.watch(process.pid)
-
-    async def answers() -> bool:
-        try:
-            async with await connect("127.0.0.1", port) as connection:
-                return bool(await connection.command("PING") == b"PONG")
-        except OSError:
-            return False
-
-    try:
-        await until(answers, within=15)
-        yield port
-    finally:
-        guard.kill(process)
-
-
 async def used_and_asked(port: int, keys: list[str], *sections: str) -> str:
     """The INFO of a server whose statistics show what it is sent here, the same as all others, and nothing else."""
     async with await connect("127.0.0.1", port) as connection:
@@ -335,10 +302,12 @@ UNORDERED = {"Commandstats", "Latencystats"}
 
 
 @pytest.mark.parametrize("asked", ["", "all", "everything", "commandstats", "keyspace", "nosuch"])
-async def test_three_nodes_read_as_one_standalone_server(cluster: EmbeddedCluster, standalone: int, asked: str) -> None:
+async def test_three_nodes_read_as_one_standalone_server(
+    cluster: EmbeddedCluster, plain_server: int, asked: str
+) -> None:
     sections = [asked] if asked else []
     texts = await captured(cluster, *sections)
-    plain = sections_of(await used_and_asked(standalone, ["info:a", "info:b"], *sections))
+    plain = sections_of(await used_and_asked(plain_server, ["info:a", "info:b"], *sections))
     said = sections_of(merge_info(texts, {}))
     assert list(said) == list(plain)
     for title, fields in plain.items():
@@ -368,7 +337,7 @@ def shape(value: str) -> object:
 
 @pytest.mark.parametrize("asked", ["default", "all", "everything", "nosuch"])
 async def test_one_nodes_text_changes_only_where_it_says_that_it_is_in_a_cluster(
-    cluster: EmbeddedCluster, standalone: int, asked: str
+    cluster: EmbeddedCluster, plain_server: int, asked: str
 ) -> None:
     (text, *_) = await captured(cluster, asked)
     changed = text
@@ -378,7 +347,7 @@ async def test_one_nodes_text_changes_only_where_it_says_that_it_is_in_a_cluster
             changed = before + colon + other + behind[behind.index("\r\n") :]
     assert (changed != text) == (asked != "nosuch")
     assert merge_info([text], {}) == changed
-    plain = await used_and_asked(standalone, ["info:a"], asked)
+    plain = await used_and_asked(plain_server, ["info:a"], asked)
     assert merge_info([plain], {}) == plain
 
 
