@@ -136,7 +136,10 @@ async def connect(address: Address, credentials: Credentials) -> NodeConnection:
         raise NodeUnavailable(f"cannot resolve {host}: {problem}") from problem
     refused: OSError | None = None
     for family, kind, protocol, _, target in found:
-        sock = trio.socket.socket(family, kind, protocol)
+        try:
+            sock = trio.socket.socket(family, kind, protocol)
+        except OSError as problem:  # no descriptor is left
+            raise NodeUnavailable(_reason(problem)) from problem
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

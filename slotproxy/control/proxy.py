@@ -37,6 +37,7 @@ from slotproxy.protocol.requests import arguments_of
 _log = logging.getLogger("slotproxy")
 
 _STAY = 0.005  # seconds of ticks between two turns of the control plane
+_ERRANDS = 32  # connections of each kind for what clients ask aside or what has to be found out for them
 _LINGER = 0.001  # how long a tick waits for the next input before the reactor goes back to sleep
 
 
@@ -74,6 +75,9 @@ class Proxy:
         self.plane = Plane(self, limits, clock, version)
         self.plane.on_entry = self._look_again
         self._functions = Functions(self.slot_map, self._credentials, config.address_map, self._count_functions)
+        # What clients ask for opens connections: not so many at once that none are left for anything else.
+        self._confirming = trio.CapacityLimiter(_ERRANDS)
+        self._asking_aside = trio.CapacityLimiter(_ERRANDS)
         self._refresher = Refresher(
             self.slot_map,
             config.cluster,
@@ -134,13 +138,17 @@ class Proxy:
         self._nursery.start_soon(self._confirm, request, node, refusal, reply)
 
     async def _confirm(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
+        async with self._confirming:
+            genuine = await self._is_genuine(request, node, refusal, reply)
+        self.plane.confirmed(request, node, refusal, reply, genuine)
+
+    async def _is_genuine(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> bool:
         address = (node.info.host, node.info.port)
         address_map = self._config.address_map
         if refusal == Refusal.NOFUNCTION:
-            genuine = await self._functions.supply(arguments_of(request.raw)[1], address, request.raw, request.started)
-        else:
-            genuine = await is_genuine(refusal, reply, request.slot, address, self._credentials, address_map)
-        self.plane.confirmed(request, node, refusal, reply, genuine)
+            name = arguments_of(request.raw)[1]
+            return await self._functions.supply(name, address, request.raw, request.started)
+        return await is_genuine(refusal, reply, request.slot, address, self._credentials, address_map)
 
     def _count_functions(self) -> None:
         self.counters.functions_supplied += 1
@@ -151,8 +159,10 @@ class Proxy:
 
     async def _ask_aside(self, request: Request, node: Node) -> None:
         address = (node.info.host, node.info.port)
-        timeout = self._config.connect_timeout
-        reply = await ask_aside(request.raw, address, self._credentials, self._config.address_map, timeout)
+        # A node that is busy with a script may not answer before its busy-reply-threshold, 5 s if nobody has set it.
+        within = max(self._config.park_timeout, self._config.connect_timeout)
+        async with self._asking_aside:
+            reply = await ask_aside(request.raw, address, self._credentials, self._config.address_map, within)
         self.plane.answered_aside(request, reply)
 
     def read_table_nowait(self) -> None:
@@ -199,8 +209,12 @@ class Proxy:
             raise QueryFailed(str(problem)) from problem
 
     async def _load_table(self, connection: NodeConnection) -> None:
+        version = self.plane.server_version
         try:
             version = await ask_version(connection)
+        except ErrorReply as problem:
+            _log.warning("the nodes are taken for Redis %s, for one does not tell its version: %s", version, problem)
+        try:
             self.plane.use_table(await ask_commands(connection, version), version)
         except (ErrorReply, ValueError) as problem:
             _log.warning("the packaged command table is used: the node does not tell its own: %s", problem)
@@ -264,7 +278,8 @@ class Proxy:
 
     def node_connections(self) -> dict[str, int]:
         """Multiplexed connections that are ready, by node."""
-        return {node.name: node.connected() for node in self.plane.router.territory.nodes.values()}
+        nodes = self.plane.router.territory.nodes.values()
+        return {node.name: node.connected() for node in nodes if node.info.primary or node.connected()}
 
     def in_flight(self) -> int:
         """Requests sent to nodes and not answered."""

@@ -23,7 +23,8 @@ async def ask_topology(connection: NodeConnection, announced: Address) -> Topolo
 
 async def ask_version(connection: NodeConnection) -> str:
     """`redis_version` of the node. Raises NodeUnavailable and ErrorReply."""
-    for line in (await connection.command("INFO", "server")).decode("utf-8", "replace").splitlines():
+    reply = await connection.command("INFO", "server")
+    for line in reply.decode("utf-8", "replace").splitlines() if isinstance(reply, bytes) else ():
         if line.startswith("redis_version:"):
             return str(line.removeprefix("redis_version:"))
     raise ErrorReply("INFO server names no redis_version")
@@ -46,4 +47,4 @@ async def ask_aside(
     except NodeUnavailable as problem:
         return error(f"ERR slotproxy: no answer: {node}: {problem}")
     except trio.TooSlowError:
-        return error(f"ERR slotproxy: no answer: {node}: nothing came within {within:g} s (--connect-timeout)")
+        return error(f"ERR slotproxy: no answer: {node}: nothing came within {within:g} s (--park-timeout)")

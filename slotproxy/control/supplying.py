@@ -42,6 +42,7 @@ class Functions:
         self._address_map = address_map
         self._supplied = supplied
         self._missing: dict[bytes, float] = {}
+        self._denied: dict[Address, float] = {}  # nodes to which nothing could be brought: not tried before then
         self._silent: dict[str, float] = {}  # by node id: not asked before then
         self._brought: dict[Address, float] = {}  # when
         self._turn = trio.Lock()
@@ -53,7 +54,8 @@ class Functions:
         """
         name = name.lower()  # functions' names know no case
         async with self._turn:
-            if trio.current_time() < self._missing.get(name, 0.0):
+            now = trio.current_time()
+            if now < self._missing.get(name, 0.0) or now < self._denied.get(address, 0.0):
                 return False
             try:
                 with trio.fail_after(_ANSWER) as patience:
@@ -67,6 +69,7 @@ class Functions:
             except (NodeUnavailable, ErrorReply, trio.TooSlowError) as problem:
                 why = str(problem) or f"no answer within {_ANSWER:g} s"
                 _log.warning("cannot supply function %r to node %s:%d: %s", name, *address, why)
+                self._denied[address] = trio.current_time() + _FORGET
                 return False
 
     async def _bring(self, name: bytes, connection: NodeConnection, address: Address) -> bool:

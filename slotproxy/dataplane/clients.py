@@ -329,10 +329,14 @@ class Client(ReplyWriter):
 
     def resume(self) -> None:
         """Read again, if there is room; what is buffered already comes first."""
-        if self._paused and not self.finishing and self.transport is not None and self._may_resume() and self._settle():
+        if not self._paused or self.transport is None or not self._may_resume() or not self._settle():
+            return
+        if not self.finishing:
             self._paused = False
             self.watch(True)
             self.take_requests()
+        elif self._is_done() and self.unsent() == 0:
+            self.close()
 
     # Out
 
@@ -350,7 +354,7 @@ class Client(ReplyWriter):
     def flush(self) -> None:
         super().flush()
         if self._paused:
-            if self.transport is not None and not self.finishing and self._may_resume():
+            if self.transport is not None and not self._is_done() and self._may_resume():
                 self._plane.resuming.append(self)
         elif self.unsent() > self._max_output:
             self.pause()
@@ -358,14 +362,13 @@ class Client(ReplyWriter):
     def on_drained(self) -> None:
         self._plane.counters.client_bytes_out += self.sent
         self.sent = 0
-        if self.finishing and self.queue.size == 0:
+        if self._is_done():
             self.close()
 
     # The end
 
-    def local_address(self) -> str:
-        """This end's address; see Transport."""
-        return "" if self.transport is None else self.transport.local_address()
+    def _is_done(self) -> bool:
+        return self.finishing and self.queue.size == 0 and self._next is None
 
     def buffered(self) -> int:
         """Bytes of requests that are not complete, or not taken yet."""
@@ -381,7 +384,7 @@ class Client(ReplyWriter):
             return
         self.finishing = True
         self.watch(False)
-        if self.queue.size == 0 and self.unsent() == 0:
+        if self._is_done() and self.unsent() == 0:
             self.close()
 
     def on_broken(self) -> None:

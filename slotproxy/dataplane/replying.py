@@ -31,6 +31,10 @@ class ReplyWriter(Stream):
             queue.drop_first()
             self.write(next_reply)
 
+    def local_address(self) -> str:
+        """Our end's address; see Transport."""
+        return "" if self.transport is None else self.transport.local_address()
+
     def write(self, frame: bytes) -> None:
         """The next reply in order."""
         if self.transport is None:

@@ -14,8 +14,13 @@ _ALL: Final = frozenset([b"default", b"all", b"everything"])
 _DAY: Final = 86_400
 
 
-def about_itself(plane: "Plane", client: "Client", sections: list[bytes]) -> dict[str, dict[str, str]]:
-    """Section -> field -> value; the section slotproxy only where `sections` (lower case, none: default) ask for it."""
+def about_itself(
+    plane: "Plane", client: "Client", sections: list[bytes], left_out: list[str]
+) -> dict[str, dict[str, str]]:
+    """Section -> field -> value; the section slotproxy where `sections` (lower case, none: default) ask for it.
+
+    And always where nodes are `left_out`, for the figures are not the whole then.
+    """
     uptime = int(plane.uptime())
     counters = plane.counters
     own = {
@@ -36,7 +41,7 @@ def about_itself(plane: "Plane", client: "Client", sections: list[bytes]) -> dic
             "rejected_connections": str(int(counters.clients_refused)),
         },
     }
-    if not sections or b"slotproxy" in sections or not _ALL.isdisjoint(sections):
+    if not sections or left_out or b"slotproxy" in sections or not _ALL.isdisjoint(sections):
         nodes = plane.router.territory.nodes.values()
         away = [node.name for node in nodes if node.info.primary and node.connected() == 0]
         own["slotproxy"] = {
@@ -44,6 +49,7 @@ def about_itself(plane: "Plane", client: "Client", sections: list[bytes]) -> dic
             "slots_covered": str(plane.router.slot_map.covered()),
             "primaries_connected": str(sum(1 for node in nodes if node.info.primary and node.connected() > 0)),
             "primaries_not_connected": ",".join(away),
+            "nodes_left_out": ",".join(left_out),
             "requests_in_flight": str(plane.in_flight()),
             "requests_parked": str(plane.parked()),
             "total_moved": str(sum(counters.moved.values())),

@@ -78,10 +78,12 @@ class Solo(Timer):
         elif isinstance(decision, OverNodes):
             territory = plane.router.territory
             seats = territory.seats(territory.keyless_slot(self._client.id), decision.replicas)
+            away: list[str] = []
             if impatient:
+                away = [self._name(seat) for seat in seats if not self._connected(seat)]
                 seats = [seat for seat in seats if self._connected(seat)]
             if seats:
-                self._send(seats)
+                self._send(seats, away)
                 return
         if now - self._owner.started >= plane.router.order.park_timeout:
             why = plane.router.order.park_timeout
@@ -94,18 +96,19 @@ class Solo(Timer):
         node = self._plane.router.territory.owner(seat.slot)
         return node is not None and node.lanes[self._client.lane].ready
 
-    def _send(self, seats: list[Seat]) -> None:
-        names: list[str] = []
-        for seat in seats:
-            node = self._plane.router.territory.owner(seat.slot)
-            names.append(node.name if node is not None else seat.id)
+    def _name(self, seat: Seat) -> str:
+        node = self._plane.router.territory.owner(seat.slot)
+        return node.name if node is not None else seat.id
+
+    def _send(self, seats: list[Seat], away: list[str]) -> None:
+        names = [self._name(seat) for seat in seats]
         name = self._command.name
         merging: Merging
         if name == "config|get":
             merging = ConfigMerging()
             seats = seats[:1]
         elif name == "info":
-            merging = InfoMerging(self._plane, self._client, self._arguments)
+            merging = InfoMerging(self._plane, self._client, self._arguments, names, away)
         elif name.startswith("script|"):
             merging = ScriptMerging(self._plane.router.scripts, self._command, self._arguments, names)
         else:
@@ -248,29 +251,43 @@ class ConfigMerging(Merging):
 
     def merge(self, replies: list[bytes]) -> bytes:
         """As a server without cluster support: clients that look would begin to route by themselves."""
-        return replies[0].replace(
-            b"$15\r\ncluster-enabled\r\n$3\r\nyes\r\n", b"$15\r\ncluster-enabled\r\n$2\r\nno\r\n"
-        )
+        try:
+            frames = elements_of(replies[0])
+        except ProtocolError:
+            frames = None
+        if frames is None:
+            return replies[0]
+        for index in range(1, len(frames), 2):
+            if frames[index - 1].lower() == b"$15\r\ncluster-enabled\r\n":  # in the letter case that was asked for
+                frames[index] = bulk(b"no")
+        return array(frames)
 
 
 class InfoMerging(Merging):
-    """Of the nodes' replies to INFO. A node that does not answer is left out: the section slotproxy names it."""
+    """Of the nodes' replies to INFO. A node that gives none is left out: the section slotproxy names it."""
 
-    def __init__(self, plane: "Plane", client: "Client", arguments: list[bytes]) -> None:
+    def __init__(
+        self, plane: "Plane", client: "Client", arguments: list[bytes], nodes: list[str], away: list[str]
+    ) -> None:
         super().__init__()
         self.patient = False
         self._plane: Final = plane
         self._client: Final = client
         self._sections: Final = [argument.lower() for argument in arguments[1:]]
+        self._nodes: Final = nodes
+        self._away: Final = away
 
     def merge(self, replies: list[bytes]) -> bytes:
         """As one server would answer."""
         texts: list[str] = []
-        for reply in replies:
+        left_out = self._away[:]
+        for node, reply in zip(self._nodes, replies, strict=True):
             head, _, body = reply.partition(b"\r\n")
             if head[:1] == b"$" and body.endswith(b"\r\n"):
                 texts.append(body[: len(body) - 2].decode("latin-1"))
+            else:
+                left_out.append(node)
         if not texts:
             return replies[0]
-        own = about_itself(self._plane, self._client, self._sections)
+        own = about_itself(self._plane, self._client, self._sections, left_out)
         return bulk(merge_info(texts, own).encode("latin-1", "replace"))

@@ -204,7 +204,7 @@ class CommandTable:
         return [command.name for command in self.commands()]
 
     @staticmethod
-    def from_reply(reply: list[object], version: str = "") -> CommandTable:
+    def from_reply(reply: object, version: str = "") -> CommandTable:
         """The table of a COMMAND reply as hiredis decodes it on a RESP2 connection (bytes, no decoding).
 
         Entries of ten elements (7.0 and later) stand for themselves, shorter ones are completed from the
@@ -212,14 +212,17 @@ class CommandTable:
         """
         known: dict[str, Command] | None = None
         commands: list[Command] = []
-        for entry in reply:
-            fields = as_list(entry)
-            if len(fields) >= 10:
-                commands.append(_command(fields))
-                continue
-            if known is None:
-                known = {command.name: command for command in CommandTable.snapshot().commands()}
-            commands.append(_command_before_7(fields, known))
+        try:
+            for entry in as_list(reply):
+                fields = as_list(entry)
+                if len(fields) >= 10:
+                    commands.append(_command(fields))
+                    continue
+                if known is None:
+                    known = {command.name: command for command in CommandTable.snapshot().commands()}
+                commands.append(_command_before_7(fields, known))
+        except (IndexError, TypeError) as problem:
+            raise ValueError(f"COMMAND: an entry that is cut short ({problem})") from problem
         return CommandTable(commands, version)
 
     @staticmethod

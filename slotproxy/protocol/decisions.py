@@ -7,6 +7,7 @@ node. `Client` executes the decision. Wording of errors is Redis's (7.0.15) wher
 from typing import Final
 
 from slotproxy.protocol.commands import Command, CommandTable, KeysError
+from slotproxy.protocol.merging import MERGED_BY_HAND
 from slotproxy.protocol.resp import error
 from slotproxy.protocol.slots import key_slot
 from slotproxy.protocol.splitting import SPLITTABLE, Part, split_by_slot
@@ -132,6 +133,8 @@ def decide(table: CommandTable, arguments: list[bytes], allow_admin: bool = Fals
     if first == "scan":
         cursor = _cursor(arguments[1])
         return ForwardKeyless(resolved) if cursor is None else Scan(resolved, cursor)  # any node says what is wrong
+    if resolved.response_policy == "special" and resolved.name not in MERGED_BY_HAND and first != "info":
+        return Answer(not_supported(resolved.name))  # a module's: nobody here knows how to merge what it says
     return OverNodes(resolved, treatment == NODES)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import hiredis
 import pytest
 import trio
@@ -9,8 +12,9 @@ import trio
 from slotproxy.cluster.topology import Address, NodeInfo, Topology
 from slotproxy.control.addresses import AddressMap
 from slotproxy.control.confirming import is_genuine
-from slotproxy.control.connection import Credentials, NodeUnavailable, connect
+from slotproxy.control.connection import Credentials, ErrorReply, NodeUnavailable, connect
 from slotproxy.control.dialling import open_lane
+from slotproxy.control.querying import ask_version
 from slotproxy.dataplane.lanes import Lane, Node
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
@@ -113,3 +117,19 @@ async def test_a_refused_connection_is_told_in_the_systems_words() -> None:
     await listener.aclose()
     with pytest.raises(NodeUnavailable, match=r"^Connection refused$"):
         await connect(("127.0.0.1", port), Credentials())
+
+
+async def test_a_node_cannot_be_reached_when_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def socket_(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(trio.socket, "socket", socket_)
+    with pytest.raises(NodeUnavailable, match="Too many open files"):
+        await connect(("127.0.0.1", 1), Credentials())
+
+
+async def test_a_node_that_does_not_tell_its_version_is_an_error_reply(nursery: trio.Nursery) -> None:
+    node = TalkingNode({b"INFO": b"$-1\r\n"})
+    async with await connect(await node.start(nursery), Credentials()) as connection:
+        with pytest.raises(ErrorReply, match="redis_version"):
+            await ask_version(connection)

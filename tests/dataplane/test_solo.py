@@ -17,6 +17,8 @@ READONLY = b"-READONLY You can't write against a read only replica.\r\n"
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 NOBODY = Topology({}, [], {}, "nobody")
 
+BUSY = b"-BUSY Redis is busy running a script.\r\n"
+
 
 # ---- order
 
@@ -506,3 +508,31 @@ def test_a_refresh_that_does_not_come_is_waited_for_no_longer_than_a_second(make
     assert client.replies == [b"OK"]
     rig.advance(0.2)
     assert client.replies == [b"OK", 1]
+
+
+@pytest.mark.parametrize("last", ["DBSIZE", "FLUSHALL"])
+def test_a_command_that_was_taken_and_waits_its_turn_is_answered_when_the_proxy_drains(
+    make_rig: MakeRig, last: str
+) -> None:
+    rig = make_rig()
+    client = rig.client()
+    send_at_once(client, "SET {f} 1", last, "GET {f}")
+    rig.run_proxy()
+    assert rig.plane.finish_clients(lambda: None) == 1
+    rig.run()
+    assert client.replies == [b"OK", 1 if last == "DBSIZE" else b"OK"]
+    assert client.closed
+
+
+def test_info_names_the_nodes_whose_figures_are_missing(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, b = rig.nodes
+    client = rig.client()
+    for left_out, reply in (("", bulk(b"# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n")), (b.address, BUSY)):
+        a.answer("INFO", bulk(b"# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n"))
+        b.answer("INFO", reply)
+        client.send("INFO", "keyspace")
+        rig.run()
+        said = client.replies.pop().decode()
+        assert ("db0:keys=2," in said) == (not left_out)
+        assert (f"nodes_left_out:{left_out}\r\n" in said) == bool(left_out)

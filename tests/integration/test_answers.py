@@ -204,6 +204,7 @@ def _unordered(value: object) -> object:
         ("CONFIG", "GET", "maxmemory*"),
         ("CONFIG", "GET", "list-*"),
         ("CONFIG", "GET", "cluster-enabled"),
+        ("CONFIG", "GET", "CLUSTER-enabled"),
     ],
     ids=lambda words: "-".join(words[:3]),
 )

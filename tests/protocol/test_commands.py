@@ -318,3 +318,12 @@ def test_an_empty_table_knows_nothing() -> None:
     table = CommandTable.from_reply([])
     assert table.names() == []
     assert table.get(b"get") is None
+
+
+@pytest.mark.parametrize(
+    "reply", [5, b"x", None, [5], [[]], [[b"get"]], [[b"get", 2]], [[b"get", b"2", [], 1, 1, 1, [], [], [], []]],
+              [[b"get", 2, [], 1, 1, 1, [], [], [b"x"], []]], [[b"get", 2, [], 1, 1, 1, [], [], [], [[]]]]],
+)  # fmt: skip
+def test_a_reply_that_is_no_table_is_a_value_error(reply: object) -> None:
+    with pytest.raises(ValueError):
+        CommandTable.from_reply(reply)
