@@ -206,7 +206,8 @@ class Proxy:
                     await self._load_table(connection)
                 return topology
         except (NodeUnavailable, ErrorReply, TopologyError) as problem:
-            raise QueryFailed(str(problem)) from problem
+            hint = " (--cluster has to name nodes of a cluster)" if "cluster support disabled" in str(problem) else ""
+            raise QueryFailed(f"{problem}{hint}") from problem
 
     async def _load_table(self, connection: NodeConnection) -> None:
         version = self.plane.server_version
@@ -259,7 +260,8 @@ class Proxy:
         covered, slots = self.slot_map.covered(), len(self.slot_map.owners)
         reasons = []
         if covered < slots:
-            why = self._refresher.last_error or "the cluster serves no more"
+            serves = "the cluster serves no more" if covered else "the cluster has not been formed yet"
+            why = self._refresher.last_error or serves
             reasons.append(f"{covered} of {slots} slots have an owner ({why})")
         for info in {info.id: info for info in self.slot_map.owners if info is not None}.values():
             node = self.plane.router.territory.nodes.get(info.id)

@@ -42,12 +42,14 @@ def about_itself(
         },
     }
     if not sections or left_out or b"slotproxy" in sections or not _ALL.isdisjoint(sections):
-        nodes = plane.router.territory.nodes.values()
-        away = [node.name for node in nodes if node.info.primary and node.connected() == 0]
+        territory = plane.router.territory
+        owners = {info.id: info for info in plane.router.slot_map.owners if info is not None}
+        connected = {id for id in owners if id in territory.nodes and territory.nodes[id].connected() > 0}
+        away = [info.name for id, info in owners.items() if id not in connected]
         own["slotproxy"] = {
             "slotproxy_version": plane.version,
             "slots_covered": str(plane.router.slot_map.covered()),
-            "primaries_connected": str(sum(1 for node in nodes if node.info.primary and node.connected() > 0)),
+            "primaries_connected": str(len(connected)),
             "primaries_not_connected": ",".join(away),
             "nodes_left_out": ",".join(left_out),
             "requests_in_flight": str(plane.in_flight()),

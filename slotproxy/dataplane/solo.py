@@ -71,11 +71,12 @@ class Solo(Timer):
         if not impatient and not plane.router.is_whole() and now - self._owner.started < _WHOLE_WITHIN:
             plane.reactor.call_at(now + _AGAIN, self)
             return
+        formed = impatient or plane.router.slot_map.covered() > 0  # else it may be one lone node that answers
         if isinstance(decision, Scan):
-            if plane.shards.known():
+            if formed and plane.shards.known():
                 self._scan(decision.cursor)
                 return
-        elif isinstance(decision, OverNodes):
+        elif isinstance(decision, OverNodes) and formed:
             territory = plane.router.territory
             seats = territory.seats(territory.keyless_slot(self._client.id), decision.replicas)
             away: list[str] = []

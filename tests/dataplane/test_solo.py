@@ -536,3 +536,18 @@ def test_info_names_the_nodes_whose_figures_are_missing(make_rig: MakeRig) -> No
         said = client.replies.pop().decode()
         assert ("db0:keys=2," in said) == (not left_out)
         assert (f"nodes_left_out:{left_out}\r\n" in said) == bool(left_out)
+
+
+@pytest.mark.parametrize("command", ["DBSIZE", "SCAN 0", "CONFIG SET maxmemory 0"])
+def test_a_cluster_that_is_not_formed_yet_is_waited_for(make_rig: MakeRig, command: str) -> None:
+    """One node that has met nobody would answer for all."""
+    rig = make_rig()
+    lone = rig.nodes[0].topology()
+    rig.refresh(topology=Topology({rig.nodes[0].id: lone.nodes[rig.nodes[0].id]}, [], {}, "lone"))
+    client = rig.client()
+    client.send(*command.split())
+    rig.advance(1)
+    assert client.replies == [] and names(rig.nodes[0]) == []
+    rig.refresh()
+    rig.advance(1)
+    assert len(client.replies) == 1 and client.errors() == []
