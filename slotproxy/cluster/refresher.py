@@ -42,7 +42,7 @@ class Refresher:
         slot_map: SlotMap,
         seeds: Sequence[Address],
         query: Callable[[Address], Awaitable[Topology]],
-        take: Callable[[Topology, int], bool],
+        take: Callable[[Topology, int], int],
         ended: Callable[[], None],
         interval: float,
     ) -> None:
@@ -110,8 +110,10 @@ class Refresher:
         if best is None:
             self.last_error = "; ".join(problems) or "no node to ask"
             return False
-        if self._take(best, started):
-            _log.info("topology updated from %s, %d slots covered", best.answered_by, best.covered())
+        changed = self._take(best, started)
+        if changed:
+            covered = best.covered()
+            _log.info("topology from %s: %d slots have another owner, %d covered", best.answered_by, changed, covered)
         self.last_error = ""
         return True
 

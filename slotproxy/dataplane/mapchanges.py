@@ -45,8 +45,8 @@ class MapChanges:
             for lane in before.lanes:
                 self._order.wake(lane)
 
-    def apply(self, topology: Topology, started: int) -> bool:
-        """A refresh, begun at the map's version `started`. True when owners changed."""
+    def apply(self, topology: Topology, started: int) -> int:
+        """A refresh, begun at the map's version `started`. How many slots changed their owner."""
         nodes = list(self._territory.nodes.values())
         before = self._slot_map.owners[:]
         changed = self._slot_map.apply(topology, started)
@@ -66,7 +66,7 @@ class MapChanges:
         for node in nodes:
             for lane in node.lanes:
                 self._order.wake(lane)
-        return bool(changed)
+        return len(changed)
 
     def rehome(self, nodes: list[Node]) -> None:
         """Give commands without keys another node where theirs, one of `nodes`, cannot be reached or has left."""

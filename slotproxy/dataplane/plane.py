@@ -233,7 +233,7 @@ class Plane(TickListener):
         self.router.unreachable(lane, why)
         self._leave()
 
-    def apply(self, topology: Topology, started: int) -> bool:
+    def apply(self, topology: Topology, started: int) -> int:
         """Take a refreshed topology; `started` is the map's version when the refresh began."""
         self._enter()
         changed = self.router.apply(topology, started)

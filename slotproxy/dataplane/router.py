@@ -312,8 +312,8 @@ class Router:
 
     # The map
 
-    def apply(self, topology: Topology, started: int) -> bool:
-        """Take a refresh's view of the cluster, begun at the map's version `started`. True when owners changed."""
+    def apply(self, topology: Topology, started: int) -> int:
+        """Take a refresh's view of the cluster, begun at the map's version `started`. How many slots changed owner."""
         return self._changes.apply(topology, started)
 
     def is_whole(self) -> bool:

@@ -68,7 +68,8 @@ class Solo(Timer):
         now: float = plane.reactor.now
         decision = self._decision
         impatient = self._command.name in ("info", "config|get")  # not worth waiting for
-        if not impatient and not plane.router.is_whole() and now - self._owner.started < _WHOLE_WITHIN:
+        patient = isinstance(decision, OverNodes) and not impatient
+        if patient and not plane.router.is_whole() and now - self._owner.started < _WHOLE_WITHIN:
             plane.reactor.call_at(now + _AGAIN, self)
             return
         formed = impatient or plane.router.slot_map.covered() > 0  # else it may be one lone node that answers
