@@ -53,8 +53,10 @@ class Doubts:
         if refusal is None:
             self._router.accepted(request, reply)
         elif refusal == Refusal.NOSCRIPT:
+            request.raw = self._scripts.as_eval(request.raw, request.command.name) or request.raw
+            self._counters.scripts_supplied += 1
             self._router.flow_of(request, node).bounced.append(request)
-            self._send_with_code(request, refusal, reply)
+            self._send_again(request)
         elif by_node:
             self._router.refused(request, node, refusal, reply)
         else:
@@ -68,7 +70,7 @@ class Doubts:
         flow = request.flow
         assert flow is not None, "asked about without a flow"
         if genuine and refusal == Refusal.NOFUNCTION:
-            self._send_with_code(request, refusal, reply)
+            self._send_again(request)
         elif genuine or self._must_be_the_nodes(request, node, refusal, reply):
             self._router.refused(request, node, refusal, reply, placed=True)
         else:
@@ -90,18 +92,10 @@ class Doubts:
         host = node.info.host if redirect.host == "" else redirect.host
         return self._router.territory.find(host, redirect.port) is not None
 
-    def _send_with_code(self, request: Request, refusal: Refusal, reply: bytes) -> None:
-        """The node lacked a script or function: send the request again, as EVAL, or now that the function is there."""
+    def _send_again(self, request: Request) -> None:
+        """The node lacked a script or function: the request is EVAL now, or the function is there."""
         flow = request.flow
         assert flow is not None, "it has its place in one"
-        if refusal == Refusal.NOSCRIPT:
-            with_text = self._scripts.as_eval(request.raw, request.command.name)
-            if with_text is None:  # forgotten meanwhile
-                flow.bounced.remove(request)
-                self._router.accepted(request, reply)
-                return
-            request.raw = with_text
-            self._counters.scripts_supplied += 1
         self._order.returned(request, flow)
         request.retries += 1
         request.supplied += 1

@@ -87,10 +87,10 @@ class Solo(Timer):
             if seats:
                 self._send(seats, away)
                 return
-        if now - self._owner.started >= plane.router.order.park_timeout:
-            why = plane.router.order.park_timeout
+        park_timeout = plane.router.order.park_timeout
+        if now - self._owner.started >= park_timeout:
             plane.counters.parked_expired += 1
-            plane.router.finish(self._owner, errors.not_served(SLOTS, why, "no node is known yet"))
+            plane.router.finish(self._owner, errors.not_served(SLOTS, park_timeout, "no node is known yet"))
             return
         plane.reactor.call_at(now + _AGAIN, self)
 
@@ -105,6 +105,9 @@ class Solo(Timer):
     def _send(self, seats: list[Seat], away: list[str]) -> None:
         names = [self._name(seat) for seat in seats]
         name = self._command.name
+        if name == "randomkey":
+            self._send_randomkey(seats, names)
+            return
         merging: Merging
         if name == "config|get":
             merging = ConfigMerging()
@@ -115,9 +118,6 @@ class Solo(Timer):
             merging = ScriptMerging(self._plane.router.scripts, self._command, self._arguments, names)
         else:
             merging = NodeMerging(self._command, self._arguments, names)
-        if name == "randomkey":
-            self._send_randomkey(seats, names)
-            return
         split = Split(self._owner, merging, len(seats))
         for index, seat in enumerate(seats):
             self._submit(split, index, seat, self._owner.raw)

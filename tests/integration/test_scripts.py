@@ -429,7 +429,7 @@ async def test_a_script_that_puts_noscript_together_after_writing_runs_once(
         await ran_once(client, ("EVALSHA", sha_of(text), 1, "n"), UNKNOWN)
 
 
-@pytest.mark.xfail(reason="a function that puts Redis's text together is called up to three times more")
+@pytest.mark.xfail(reason="a function that puts Redis's text together is called up to twice more")
 async def test_a_function_that_puts_not_found_together_after_writing_runs_once(
     cluster: EmbeddedCluster, proxy: ProxyFactory, redis_server: str
 ) -> None:
