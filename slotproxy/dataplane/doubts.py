@@ -4,7 +4,7 @@ Duty: tell the two apart before anything is sent a second time, and supply code 
 client and slot is sent until it is known.
 
 A script can return any text, after its writes ran. While its slot is in trouble it was sent as a block of its own,
-which settles the question (`guarding`). Otherwise, and for modules, the control plane looks whether the node's own
+which settles the question (`blocks`). Otherwise, and for modules, the control plane looks whether the node's own
 state says the same as the reply; what it does not confirm goes to the client as it is.
 """
 
@@ -16,8 +16,11 @@ from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.order import Order
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.scripts import Scripts
-from slotproxy.protocol.guarding import judge
+from slotproxy.protocol.blocks import LOOSE, NOT_RUN, judge
+from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import Refusal, parse_redirect, refusal_of
+from slotproxy.protocol.replies import elements_of
+from slotproxy.protocol.resp import error
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
@@ -39,13 +42,15 @@ class Doubts:
         """Take a reply."""
         by_node = False
         by_script = False
-        guard = request.guard
-        if guard is not None:
-            verdict = judge(guard, reply)
-            reply = verdict.reply
-            by_node = verdict.by_node
-            by_script = verdict.by_script
-            request.guard = None
+        before = request.block
+        if before is not None:
+            verdict = judge(before, reply)
+            by_node = verdict.outcome == NOT_RUN
+            by_script = not by_node and verdict.outcome != LOOSE
+            reply = before[1] if verdict.outcome == LOOSE else verdict.reply
+            if by_script:
+                reply = _only_reply_in(reply)
+            request.block = None
             request.around = 0
         refusal = None if by_script else refusal_of(reply)
         if refusal is None and request.command.script and reply[0] == 0x2D and request.supplied < _MOST_SUPPLIED:
@@ -101,3 +106,14 @@ class Doubts:
         request.supplied += 1
         flow.probing = True
         self._router.advance(flow)
+
+
+def _only_reply_in(executed: bytes) -> bytes:
+    """The one reply in EXEC's array."""
+    try:
+        replies = elements_of(executed)
+    except ProtocolError:
+        replies = None
+    if replies is None or len(replies) != 1:
+        return error("ERR slotproxy: EXEC of a script was answered " + ascii(executed[:32])[1:])
+    return replies[0]

@@ -1,8 +1,8 @@
 """A lane: one multiplexed connection to a node, shared by many clients. A node has a few.
 
 Duty: send requests in the order in which they are enqueued, frame the node's replies and match each to the oldest
-request in the FIFO. ASKING and its request are written as one unit; the reply to ASKING is swallowed here. So is a
-script that is sent as a block of its own; what MULTI and the script were answered is kept with it.
+request in the FIFO. ASKING and its request are written as one unit; the reply to ASKING is swallowed here. Of a
+block (MULTI … EXEC) the reply is EXEC's; what was answered before is kept with the request.
 
 Invariants: a reply can only go to the request at the head; a reply with an empty FIFO, or one that cannot be framed,
 ends the connection, for nothing behind it could be attributed. A request that is no longer wanted stays in the FIFO.
@@ -20,7 +20,7 @@ from slotproxy.dataplane.reactor import Reactor, Stream
 from slotproxy.dataplane.requests import Request, RequestQueue
 from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.frames import ProtocolError
-from slotproxy.protocol.guarding import BEFORE, BEHIND
+from slotproxy.protocol.blocks import EXEC, MULTI
 from slotproxy.protocol.replies import ReplyScanner
 
 if TYPE_CHECKING:
@@ -89,15 +89,23 @@ class Lane(Stream):
         self.out_size += len(ASKING)
         self.enqueue(request)
 
-    def enqueue_guarded(self, request: Request, asking: bool) -> None:
-        """Send a script as a block of its own, behind ASKING where that is wanted, as one unit."""
-        before = ASKING + BEFORE if asking else BEFORE
-        request.unread = 3 if asking else 2
-        request.around = len(before) + len(BEHIND)
-        request.guard = []
-        self.out.append(before)
+    def enqueue_block(self, request: Request, asking: bool) -> None:
+        """Send a block, or one command as a block of its own, as one unit; behind ASKING where that is wanted."""
+        before = ASKING if asking else b""
+        behind = b""
+        request.awaited = request.commands + 1
+        if request.commands == 0:
+            before += MULTI
+            behind = EXEC
+            request.awaited = 2
+        request.unread = request.awaited + (1 if asking else 0)
+        request.around = len(before) + len(behind)
+        request.block = []
+        if before:
+            self.out.append(before)
         self.enqueue(request)
-        self.out.append(BEHIND)
+        if behind:
+            self.out.append(behind)
         self.out_size += request.around
 
     def on_readable(self) -> None:
@@ -135,8 +143,8 @@ class Lane(Stream):
             request: Request = fifo.first()
             if request.unread > 0:
                 request.unread -= 1
-                if request.guard is not None and request.unread < 2:
-                    request.guard.append(scanner.buffer[scanner.start : scanner.end])
+                if request.block is not None and request.unread < request.awaited:
+                    request.block.append(scanner.buffer[scanner.start : scanner.end])
                 continue
             fifo.drop_first()
             reply: bytes = scanner.buffer[scanner.start : scanner.end]
@@ -177,7 +185,7 @@ class Lane(Stream):
             sent_count -= 1
         for request in requests:
             request.unread = request.around = 0
-            request.guard = None
+            request.block = None
         return requests[:sent_count], requests[sent_count:]
 
     def retire(self) -> None:

@@ -45,9 +45,11 @@ class Request:
         self.index: i64 = index
         self.reply: bytes | None = None
         self.flow: Flow | None = None
-        self.unread: i64 = 0  # replies still to come before its own, to what was sent around it (ASKING, MULTI)
-        self.around: i64 = 0  # bytes of that
-        self.guard: list[bytes] | None = None  # of a script sent as a block: what MULTI and itself were answered
+        self.commands: i64 = 0  # in the block (MULTI … EXEC) that `raw` is; 0: `raw` is one command
+        self.unread: i64 = 0  # replies still to come before its own, to ASKING and to what stands before EXEC
+        self.around: i64 = 0  # bytes sent around `raw`
+        self.block: list[bytes] | None = None  # when sent as a block: what MULTI and each command were answered
+        self.awaited: i64 = 0  # how many replies `block` will hold
         self.asked: Node | None = None  # an ASK named this node, for the next sending only
         self.asked_at: float = 0.0  # in the tick of this time
         self.tried: list[Node] | None = None  # nodes that redirected it since it last backed off

@@ -144,8 +144,8 @@ class Router:
         request.asked = None
         if gate is not None and gate.unproven and not asking:
             flow.proof = request
-        if gate is not None and request.command.script:
-            lane.enqueue_guarded(request, asking)
+        if request.commands > 0 or (gate is not None and request.command.script):
+            lane.enqueue_block(request, asking)
         elif asking:
             lane.enqueue_asking(request)
         else:
