@@ -63,6 +63,8 @@ class Config:
     max_in_flight: int
     max_output: int
     script_cache: int
+    max_exclusive: int
+    cross_slot_transactions: str
     allow_admin: bool
 
     def request_limits(self) -> RequestLimits:
@@ -208,6 +210,12 @@ SETTINGS: Final = (
             "bytes of replies that one client has not taken; no more of it is read until it has"),
     Setting(_LIMITS, "--script-cache", "SIZE", "8M", _one(size(0, _TERABYTE)),
             "texts of scripts seen, kept for nodes that lack them"),
+    Setting(_LIMITS, "--max-exclusive", "NUMBER", "10000", _one(number(1, 1_000_000)),
+            "connections to nodes that are leased to one client each (blocking commands, WATCH); beyond, such commands "
+            "get an error"),
+    Setting(_OPERATION, "--cross-slot-transactions", "reject|per-slot", "reject", _one(choice("reject", "per-slot")),
+            "what becomes of MULTI ... EXEC and WATCH over several slots: an error, or each slot's commands as a "
+            "transaction of their own"),
     Setting(_OPERATION, "--allow-admin", "yes|no", "no", _one(_yes_or_no),
             "send SAVE, BGSAVE, BGREWRITEAOF and MODULE LOAD, LOADEX, UNLOAD to every node instead of refusing them",
             switch=True),

@@ -12,14 +12,20 @@ from typing import Final
 _RESERVED: Final = 256  # not for clients; half of the limit where that is less
 
 
-def room_for_clients(wanted: int) -> int:
-    """How many clients the limit of open files has room for, `wanted` at most and 1 at least; raises the limit."""
+def room(clients: int, exclusive: int) -> tuple[int, int]:
+    """How many clients and how many connections leased to one of them each the limit of open files has room for.
+
+    At most those that are wanted, and 1 of each at least; raises the limit. Where it is not enough, a quarter is left
+    to the leased ones.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _RESERVED
+    needed = clients + exclusive + _RESERVED
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
+        return clients, exclusive
     most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     with contextlib.suppress(OSError, ValueError):  # macOS refuses more than a limit of its kernel
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
-    return max(1, min(wanted, soft - min(_RESERVED, soft // 2)))
+    left = soft - min(_RESERVED, soft // 2)
+    exclusive = max(1, min(exclusive, max(left - clients, left // 4)))
+    return max(1, min(clients, left - exclusive)), exclusive

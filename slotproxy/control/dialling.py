@@ -1,12 +1,13 @@
-"""Connecting lanes: dial, log in, fence, hand over.
+"""Connecting the data plane's streams to nodes: dial, log in, fence, hand over.
 
-Duty: for each lane that asks, connect to its node's present address until it succeeds or the node has left, and prepare
-the connection so that nothing sent on it can be overtaken by what the lost one left behind.
+Duty: for each stream that asks, connect to its node's present address until it succeeds or the stream is retired, and
+prepare the connection so that nothing sent on it can be overtaken by what the lost one left behind. An identity that
+ACLs deny MULTI or EXEC is found out here, before a block's commands could run one by one.
 
 The fence (design, ordering contract): commands in a dead connection's socket buffer can still run at the node after
-newer ones on a new connection. So the lost connection is killed by its CLIENT ID before the lane is ready. Ids start
+newer ones on a new connection. So the lost connection is killed by its CLIENT ID before the stream is ready. Ids start
 anew with each server process, hence the run_id: a restarted server has no old commands, and the id may be another's.
-Best effort where ACLs deny CLIENT ID, CLIENT KILL or INFO: said once per lane in the log.
+Best effort where ACLs deny CLIENT ID, CLIENT KILL or INFO: said once per stream in the log.
 """
 
 import logging
@@ -18,7 +19,7 @@ import trio
 from slotproxy.cluster.topology import Address
 from slotproxy.control.addresses import AddressMap
 from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
-from slotproxy.dataplane.lanes import Lane
+from slotproxy.dataplane.nodestreams import Greeting, NodeStream
 from slotproxy.dataplane.plane import Plane
 from slotproxy.dataplane.transport import Transport
 
@@ -28,42 +29,43 @@ _BACKOFF_FIRST = 0.05
 _BACKOFF_MOST = 2.0
 
 
-async def open_lane(
-    lane: Lane,
+async def open_stream(
+    stream: NodeStream,
     plane: Plane,
     identities: Mapping[str, Credentials],
     address_map: AddressMap,
     connect_timeout: float,
 ) -> None:
-    """Connect `lane`, however long it takes; returns when it is attached or its node has left.
+    """Connect `stream`, however long it takes; returns when it is attached, or retired.
 
-    `identities` has the credentials that the lane's key names.
+    `identities` has the credentials that the stream's key names.
     """
     backoff = _BACKOFF_FIRST
-    while not lane.retired:
-        address = address_map.apply((lane.node.info.host, lane.node.info.port))
+    while not stream.retired:
+        address = address_map.apply((stream.node.info.host, stream.node.info.port))
         try:
             with trio.fail_after(connect_timeout):
-                connection = await connect(address, identities[lane.key.identity])
-                client_id, server_run = await _greet(connection, lane)
+                connection = await connect(address, identities[stream.key.identity])
+                greeting = await _greet(connection, stream)
         except (NodeUnavailable, trio.TooSlowError) as problem:
             why = str(problem) if isinstance(problem, NodeUnavailable) else f"no answer within {connect_timeout:g} s"
-            if lane.why != why:
-                _log.warning("cannot connect to node %s: %s", _shown(lane, address), why)
-            plane.unreachable(lane, why)
+            if stream.why != why:
+                _log.warning("cannot connect to node %s: %s", _shown(stream, address), why)
+            plane.unreachable(stream, why)
             await trio.sleep(backoff * (0.5 + random.random()))
             backoff = min(backoff * 2, _BACKOFF_MOST)
             continue
-        if address != address_map.apply((lane.node.info.host, lane.node.info.port)):
+        if address != address_map.apply((stream.node.info.host, stream.node.info.port)):
             connection.close()  # meanwhile the node got another address; who has this one now may be another node
             continue
-        plane.attach(lane, Transport(connection.detach()), client_id, server_run)
-        _log.debug("connected to node %s", _shown(lane, address))
+        plane.attach(stream, Transport(connection.detach()), greeting)
+        _log.debug("connected to node %s", _shown(stream, address))
         return
 
 
-async def _greet(connection: NodeConnection, lane: Lane) -> tuple[int, str]:
-    """Name the connection, learn its id, kill what the lane's lost connection may still run."""
+async def _greet(connection: NodeConnection, stream: NodeStream) -> Greeting:
+    """Name the connection, learn its id and what its user may do, kill what the lost connection may still run."""
+    node = stream.node.name
     _, client_id, server = await connection.commands(
         ("CLIENT", "SETNAME", "slotproxy"), ("CLIENT", "ID"), ("INFO", "server")
     )
@@ -76,19 +78,44 @@ async def _greet(connection: NodeConnection, lane: Lane) -> tuple[int, str]:
         if "NOAUTH" in str(client_id):
             connection.close()
             raise NodeUnavailable(f"the node wants a login (--cluster-password-file): {client_id}")
-        _log.warning("node %s denies CLIENT ID, no fence for lost connections: %s", lane.node.name, client_id)
-        return 0, run
-    if lane.fence and not run:
+        _log.warning("node %s denies CLIENT ID, no fence for lost connections: %s", node, client_id)
+        client_id = 0
+    elif stream.fence and not run:
         # Without the run_id the number may by now be another connection's: ids start anew with each server process.
-        _log.warning("node %s denies INFO: a lost connection is not fenced", lane.node.name)
-    elif lane.fence and run == lane.server_run:
-        (killed,) = await connection.commands(("CLIENT", "KILL", "ID", lane.fence))
+        _log.warning("node %s denies INFO: a lost connection is not fenced", node)
+    elif stream.fence and run == stream.server_run:
+        (killed,) = await connection.commands(("CLIENT", "KILL", "ID", stream.fence))
         if isinstance(killed, ErrorReply):
-            _log.warning("node %s denies CLIENT KILL: a lost connection is not fenced: %s", lane.node.name, killed)
-    return int(client_id), run
+            _log.warning("node %s denies CLIENT KILL: a lost connection is not fenced: %s", node, killed)
+    denied = await _denied(connection, stream)
+    if stream.key.tracking:
+        for reply in await connection.commands(("HELLO", stream.key.protocol), ("CLIENT", "TRACKING", "ON")):
+            if isinstance(reply, ErrorReply):
+                connection.close()
+                raise NodeUnavailable(f"the node does not tell of changed keys (CLIENT TRACKING): {reply}")
+    return Greeting(int(client_id), run, denied)
 
 
-def _shown(lane: Lane, address: Address) -> str:
-    announced = lane.node.name
+async def _denied(connection: NodeConnection, stream: NodeStream) -> bytes:
+    """The error frame with which the node denies the connection's user blocks (MULTI, EXEC); b"" when it does not."""
+    known = stream.key.denied
+    if "'exec'" in known.decode("utf-8", "replace"):
+        return known  # found out before: trying would leave this connection, too, in a block that nothing can end
+    opened, executed = await connection.commands(("MULTI",), ("EXEC",))
+    for reply in (opened, executed):
+        if isinstance(reply, ErrorReply) and str(reply).startswith("NOPERM"):
+            denied = f"-{reply}\r\n".encode()
+            if not known:
+                _log.warning("node %s denies transactions: %s", stream.node.name, reply)
+            if reply is executed and not isinstance(opened, ErrorReply):
+                stream.key.denied = denied
+                connection.close()
+                raise NodeUnavailable(f"it is in a block that cannot be ended: {reply}")
+            return denied
+    return b""
+
+
+def _shown(stream: NodeStream, address: Address) -> str:
+    announced = stream.node.name
     dialled = f"{address[0]}:{address[1]}"
     return announced if announced == dialled else f"{announced} (dialled {dialled})"

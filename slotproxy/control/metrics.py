@@ -52,6 +52,10 @@ class Sources(Protocol):
         """Requests that wait for a node to serve their slot."""
         ...
 
+    def exclusive_connections(self) -> int: ...
+
+    def blocked_clients(self) -> int: ...
+
     def migrating_slots(self) -> list[int]:
         """Slots that count as migrating: an ASK or TRYAGAIN was seen within the last minute."""
         ...
@@ -176,6 +180,11 @@ METRICS: Final[tuple[Series | Distribution, ...]] = (
              "Requests that no node served within the park timeout; their clients got an error."),
     _counter("slotproxy_in_doubt_total", lambda s: int(s.counters.in_doubt),
              "Writes answered with an error because a connection broke after they were sent: may have run."),
+    _counter("slotproxy_transactions_partial_total", lambda s: int(s.counters.transactions_partial),
+             "Transactions over several slots of which some slots' commands have run and others' have not."),
+    _gauge("slotproxy_blocked_clients", lambda s: s.blocked_clients(), "Clients in a blocking command."),
+    _gauge("slotproxy_exclusive_connections", lambda s: s.exclusive_connections(),
+           "Connections to nodes that are leased to one client (blocking commands, WATCH); at most --max-exclusive."),
     _gauge("slotproxy_slot_migrations", lambda s: len(s.migrating_slots()),
            "Slots that count as migrating: ASK or TRYAGAIN within the last minute, owner unchanged since."),
     _gauge("slotproxy_slots_covered", lambda s: s.slot_map.covered(),

@@ -8,6 +8,7 @@ plane fails with ends the proxy, except where a failure is expected and named. S
 is in flight is finished within the drain time, exit 0.
 """
 
+import contextlib
 import logging
 import signal
 from collections.abc import Callable
@@ -22,13 +23,15 @@ from slotproxy.control.admin import serve_admin
 from slotproxy.control.config import Config
 from slotproxy.control.confirming import is_genuine
 from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
-from slotproxy.control.descriptors import room_for_clients
-from slotproxy.control.dialling import open_lane
+from slotproxy.control.descriptors import room
+from slotproxy.control.dialling import open_stream
 from slotproxy.control.listeners import listen_all, serve_listeners
 from slotproxy.control.querying import ask_aside, ask_commands, ask_topology, ask_version
 from slotproxy.control.supplying import Functions
 from slotproxy.dataplane.counters import Counters
-from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.exclusives import Exclusive
+from slotproxy.dataplane.lanes import Node
+from slotproxy.dataplane.nodestreams import NodeStream
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
 from slotproxy.protocol.redirects import Refusal
@@ -54,12 +57,15 @@ class Proxy:
         self._table_loaded = False
         self._nursery: trio.Nursery
         self._sleep: trio.CancelScope | None = None
-        max_clients = room_for_clients(config.max_clients)
-        if max_clients < config.max_clients:
+        max_clients, max_exclusive = room(config.max_clients, config.max_exclusive)
+        if max_clients < config.max_clients or max_exclusive < config.max_exclusive:
             _log.warning(
-                "the limit of open files leaves room for %d clients (--max-clients %d); raise it: ulimit -n",
+                "the limit of open files leaves room for %d clients (--max-clients %d) and %d connections leased to one"
+                " client each (--max-exclusive %d); raise it: ulimit -n",
                 max_clients,
                 config.max_clients,
+                max_exclusive,
+                config.max_exclusive,
             )
         limits = PlaneLimits(
             config.request_limits(),
@@ -70,6 +76,8 @@ class Proxy:
             config.connections_per_node,
             config.script_cache,
             config.allow_admin,
+            max_exclusive,
+            config.cross_slot_transactions == "per-slot",
         )
         clock: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self.plane = Plane(self, limits, clock, version)
@@ -78,6 +86,7 @@ class Proxy:
         # What clients ask for opens connections: not so many at once that none are left for anything else.
         self._confirming = trio.CapacityLimiter(_ERRANDS)
         self._asking_aside = trio.CapacityLimiter(_ERRANDS)
+        self._leasing = trio.CapacityLimiter(_ERRANDS)
         self._refresher = Refresher(
             self.slot_map,
             config.cluster,
@@ -117,16 +126,16 @@ class Proxy:
 
     # What the data plane asks for
 
-    def dial_nowait(self, lane: Lane) -> None:
-        """Connect a lane."""
-        self._nursery.start_soon(
-            open_lane,
-            lane,
-            self.plane,
-            {"": self._credentials},
-            self._config.address_map,
-            self._config.connect_timeout,
-        )
+    def dial_nowait(self, stream: NodeStream) -> None:
+        """Connect a stream to its node; those that clients lease not all at once."""
+        self._nursery.start_soon(self._dial, stream, self._leasing if isinstance(stream, Exclusive) else None)
+
+    async def _dial(self, stream: NodeStream, limiter: trio.CapacityLimiter | None) -> None:
+        identities = {"": self._credentials}
+        async with limiter or contextlib.nullcontext():
+            await open_stream(
+                stream, self.plane, identities, self._config.address_map, self._config.connect_timeout
+            )
 
     def refresh_nowait(self, why: str) -> None:
         """Refresh the topology soon."""
@@ -290,6 +299,14 @@ class Proxy:
     def parked(self) -> int:
         """Requests waiting for their slot."""
         return self.plane.parked()
+
+    def exclusive_connections(self) -> int:
+        """Connections to nodes that are leased to one client."""
+        return self.plane.exclusives.leased()
+
+    def blocked_clients(self) -> int:
+        """Clients in a blocking command."""
+        return self.plane.blocked.count
 
     def migrating_slots(self) -> list[int]:
         """Slots that count as migrating."""

@@ -46,6 +46,8 @@ def runs_alone(arguments: list[bytes]) -> bool:
 
 def _reset(client: "Client") -> bytes:
     client.name = b""
+    client.transaction = None
+    client.watching.end()
     client.set_reply_mode("reset")
     return simple(b"RESET")
 

@@ -13,6 +13,7 @@ from slotproxy.protocol.clientfilters import (
     SetName,
     SetNoEvict,
     SetReplyMode,
+    UnblockClient,
     UnpauseClients,
     parse_client,
 )
@@ -58,12 +59,23 @@ def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> b
     if isinstance(request, SetReplyMode):
         client.set_reply_mode(request.mode)
         return OK if request.mode == "on" else _NO_REPLY
-    if request is not None:  # CLIENT UNBLOCK: no client is blocked
-        return integer(0)
+    if isinstance(request, UnblockClient):
+        return _unblock(client, plane, request)
     known = plane.table.resolve(arguments)
     if known is None or "|" not in known.name:
         return unknown_subcommand(arguments)
     return not_supported(known.name)
+
+
+def _unblock(client: "Client", plane: "Plane", request: UnblockClient) -> bytes:
+    meant = plane.clients.get(request.id)
+    task = None if meant is None else meant.task
+    if task is None:
+        return integer(0)
+    answer = client.expect_answer()
+    if not task.unblock(answer, request.with_error):
+        client.deliver(answer, integer(0))
+    return _NO_REPLY
 
 
 def _list(plane: "Plane", request: ListClients) -> bytes:
@@ -90,6 +102,9 @@ def _kill(client: "Client", plane: "Plane", request: KillClients) -> bytes:
 def _described(client: "Client", plane: "Plane") -> Described:
     now = plane.reactor.now
     transport = client.transport
+    transaction = client.transaction
+    task = client.task
+    waits = client.is_held() or (task is not None and task.endless)
     return Described(
         client.id,
         client.address.encode(),
@@ -98,7 +113,7 @@ def _described(client: "Client", plane: "Plane") -> Described:
         client.name,
         now - client.since,
         now - client.active_at,
-        flags_of(client.is_held(), client.finishing, client.address.endswith(":0"), client.no_evict),
+        flags_of(waits, transaction is not None, client.finishing, client.address.endswith(":0"), client.no_evict),
         client.buffered(),
         int(client.unsent()),
         len(client.out),
@@ -106,4 +121,5 @@ def _described(client: "Client", plane: "Plane") -> Described:
         "" if client.command is None else client.command.name,
         b"default",
         2,
+        -1 if transaction is None else len(transaction.queued),
     )

@@ -18,7 +18,7 @@ class Described:
     Redis's letters in Redis's order, see `flags_of`. `query_buffer`, `unsent`: bytes taken in and not yet a whole
     request, and bytes of replies that its socket has not taken, in `unsent_frames` pieces. `reading`: whether its
     socket is read. `command`: the last one's full name (`client|list`), "" for none and after an unknown one. `resp`:
-    2 or 3.
+    2 or 3. `multi`: commands queued in a transaction, -1 outside of one.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Described:
         command: str,
         user: bytes,
         resp: int,
+        multi: int,
     ) -> None:
         self.id: Final = id
         self.addr: Final = addr
@@ -54,23 +55,25 @@ class Described:
         self.command: Final = command
         self.user: Final = user
         self.resp: Final = resp
+        self.multi: Final = multi
 
 
-def flags_of(paused: bool, closing: bool, unix: bool, no_evict: bool) -> str:
-    """The letters for a client that waits for the end of a pause, ends after its replies, came by a Unix socket, …"""
-    return ("b" if paused else "") + ("c" if closing else "") + ("U" if unix else "") + ("e" if no_evict else "")
+def flags_of(waits: bool, transaction: bool, closing: bool, unix: bool, no_evict: bool) -> str:
+    """The letters for a client that is blocked or paused, is in a transaction, ends after its replies, …"""
+    letters = {"x": transaction, "b": waits, "c": closing, "U": unix, "e": no_evict}
+    return "".join([letter for letter, meant in letters.items() if meant])
 
 
 def line_of(client: Described) -> bytes:
     """One client's line, without its end. `tot-mem` is what is buffered for it, not what its objects take."""
     events = (b"r" if client.reading else b"") + (b"w" if client.unsent else b"")
     return (
-        b"id=%d addr=%b laddr=%b fd=%d name=%b age=%d idle=%d flags=%b db=0 sub=0 psub=0 ssub=0 multi=-1"
+        b"id=%d addr=%b laddr=%b fd=%d name=%b age=%d idle=%d flags=%b db=0 sub=0 psub=0 ssub=0 multi=%d"
         b" qbuf=%d qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%d omem=%d tot-mem=%d"
         b" events=%b cmd=%b user=%b redir=-1 resp=%d"
     ) % (
         client.id, client.addr, client.laddr, client.fd, client.name, int(client.age), int(client.idle),
-        client.flags.encode() or b"N", client.query_buffer, client.unsent_frames, client.unsent,
+        client.flags.encode() or b"N", client.multi, client.query_buffer, client.unsent_frames, client.unsent,
         client.query_buffer + client.unsent, events, client.command.encode() or b"NULL", client.user, client.resp,
     )  # fmt: skip
 

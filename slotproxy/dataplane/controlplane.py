@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Protocol
 from slotproxy.protocol.redirects import Refusal
 
 if TYPE_CHECKING:
-    from slotproxy.dataplane.lanes import Lane, Node
+    from slotproxy.dataplane.lanes import Node
+    from slotproxy.dataplane.nodestreams import NodeStream
     from slotproxy.dataplane.requests import Request
 
 
 class Dialler(Protocol):
     """The control plane's side of connecting; the data plane never dials."""
 
-    def dial_nowait(self, lane: "Lane") -> None:
-        """Start connecting `lane`, with backoff, until it is attached or retired."""
+    def dial_nowait(self, stream: "NodeStream") -> None:
+        """Start connecting `stream`, with backoff, until it is attached or retired."""
 
 
 class Control(Dialler, Protocol):

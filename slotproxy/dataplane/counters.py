@@ -36,6 +36,7 @@ class Counters:
         self.tryagain: i64 = 0
         self.clusterdown: i64 = 0
         self.in_doubt: i64 = 0
+        self.transactions_partial: i64 = 0  # some of their slots' blocks have run and others have not
         self.scripts_supplied: i64 = 0  # EVALSHA sent as EVAL because the node lacked the script
         self.functions_supplied: i64 = 0  # libraries brought to a node that lacked them
         self.parked_expired: i64 = 0

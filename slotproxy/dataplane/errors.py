@@ -41,6 +41,28 @@ def away(why: str) -> bytes:
     return error(f"ERR slotproxy: not served: the node has left or cannot be reached; not executed; last: {why}")
 
 
+def no_exclusive(command: Command, most: int) -> bytes:
+    """A command that needs a connection of its own, and all there may be are in use; it has not run."""
+    return error(
+        f"ERR slotproxy: too many connections: {_shown(command)} needs a connection to a node for itself, and {most}"
+        " are in use (--max-exclusive); not executed"
+    )
+
+
+def uncounted(command: Command, node: str, why: str) -> bytes:
+    """A primary could not be asked how many replicas have what was written."""
+    return error(f"ERR slotproxy: no answer: {_shown(command)} could not be asked of node {node} ({why})")
+
+
+def loose(node: str, denied: bytes) -> bytes:
+    """A node that allowed MULTI before has denied it: what was queued has run one by one."""
+    shown = ascii(denied[1:200].rstrip(b"\r\n"))[2:-1]
+    return error(
+        f"ERR slotproxy: in doubt: node {node} did not run the commands as one transaction, and may have run each by"
+        f" itself: it answered MULTI with {shown}"
+    )
+
+
 def invalid_redirect(slot: i64, node: str, reply: bytes) -> bytes:
     """A node answered with a redirect that cannot be one for this request."""
     shown = ascii(reply[1:100].rstrip(b"\r\n"))[2:-1]

@@ -19,16 +19,16 @@ from slotproxy.dataplane.reactor import Timer
 from slotproxy.dataplane.requests import Request
 
 if TYPE_CHECKING:
-    from slotproxy.dataplane.clients import Client
     from slotproxy.dataplane.lanes import Lane, Node
     from slotproxy.dataplane.order import Order
     from slotproxy.dataplane.router import Router
+    from slotproxy.dataplane.senders import Sender
 
 
 class Flow(Timer):
     """One client's commands of one slot, oldest first: outstanding, then waiting."""
 
-    def __init__(self, router: "Router", client: "Client", slot: i64) -> None:
+    def __init__(self, router: "Router", client: "Sender", slot: i64) -> None:
         super().__init__()
         self.client: Final = client
         self.slot: i64 = slot

@@ -16,60 +16,39 @@ from mypy_extensions import i64
 from slotproxy.cluster.topology import NodeInfo
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.flows import Flow
-from slotproxy.dataplane.reactor import Reactor, Stream
+from slotproxy.dataplane.nodestreams import NodeStream, StreamKey
+from slotproxy.dataplane.reactor import Reactor
 from slotproxy.dataplane.requests import Request, RequestQueue
-from slotproxy.dataplane.transport import Transport
-from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.blocks import EXEC, MULTI
+from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.replies import ReplyScanner
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
 ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
+_EXEC_DENIED: Final = b"-NOPERM"
 _LEFT: Final = "the node left the cluster"
 _READDRESSED: Final = "the node has another address now"
-_RECEIVE: Final = 32_768  # 128 KiB and more make malloc map and unmap memory at every receive
-_RECEIVE_LARGE: Final = 1_048_576
 
 
-class LaneKey:
-    """What a connection speaks and as whom. Clients that differ in either never share a connection."""
-
-    def __init__(self, protocol: int, identity: str) -> None:
-        self.protocol: Final = protocol  # RESP version
-        self.identity: Final = identity  # names the credentials that the dialler logs in with; "": the proxy's own
-
-
-class Lane(Stream):
+class Lane(NodeStream):
     """One multiplexed connection. `ready` while requests may be enqueued."""
 
-    def __init__(self, reactor: Reactor, router: "Router", counters: Counters, node: "Node", key: LaneKey) -> None:
-        super().__init__(reactor)
-        self.node: Final = node
-        self.key: Final = key
-        self.ready: bool = False
-        self.retired: bool = False  # the node has left: no new requests, closed when the FIFO is empty
-        self.dialling: bool = False
-        self.client_id: int = 0  # CLIENT ID of this connection; 0: none yet, or unknown
-        self.server_run: str = ""  # run_id of the server process that gave `client_id`: ids start anew with each
-        self.fence: int = 0  # CLIENT ID of a lost connection whose commands may still run
-        self.why: str = "not connected yet"
+    def __init__(self, reactor: Reactor, router: "Router", counters: Counters, node: "Node", key: StreamKey) -> None:
+        super().__init__(reactor, counters, node, key)
         self.fifo: RequestQueue = RequestQueue()
         self.waiters: dict[Flow, None] = {}
-        self._scanner: ReplyScanner = ReplyScanner()
         self._router: Final = router
-        self._counters: Final = counters
 
-    def attach(self, transport: Transport, client_id: int, server_run: str) -> None:
-        """Take a connected, authenticated and fenced transport into use."""
-        self._scanner = ReplyScanner()
-        self.client_id = client_id
-        self.server_run = server_run
-        self.fence = 0
-        self.dialling = False
-        self.ready = True
-        self.open(transport)
+    def on_attached(self) -> None:
+        self._router.attached(self)
+
+    def on_unreachable(self, why: str) -> None:
+        self._router.unreachable(self, why)
+
+    def on_lost(self, why: str) -> None:
+        self._router.lane_lost(self, why)
 
     def enqueue(self, request: Request) -> None:
         """Send `request` behind those already there."""
@@ -108,36 +87,16 @@ class Lane(Stream):
             self.out.append(behind)
         self.out_size += request.around
 
-    def on_readable(self) -> None:
-        transport = self.transport
-        if transport is None:
-            return
-        scanner = self._scanner
-        size: i64 = _RECEIVE if scanner.buffered() < _RECEIVE else _RECEIVE_LARGE
-        data = transport.receive(int(size))
-        if data is None:
-            return
-        if not data:
-            self._router.lane_lost(self, "connection closed by the node")
-            return
-        self._counters.node_bytes_in += len(data)
-        scanner.feed(data)
-        try:
-            self._take_replies(scanner)
-        except ProtocolError as problem:
-            self._router.lane_lost(self, str(problem))
-            return
-        if not self.ready and self.fifo.size == 0:
-            self.close(self.why)
-            self._router.drained(self)
-
-    def _take_replies(self, scanner: ReplyScanner) -> None:
+    def take_replies(self, scanner: ReplyScanner) -> None:
         fifo = self.fifo
         now: float = self.reactor.now
         # Requests read in one tick share a time stamp, so their durations are counted in runs.
         stamp: float = 0.0
         run: i64 = 0
         while scanner.scan():
+            if scanner.kind == 0x3E:  # '>', which nobody has asked for
+                self._router.pushed(self, scanner.buffer[scanner.start : scanner.end])
+                continue
             if fifo.size == 0:
                 raise ProtocolError("Protocol error: a reply that nothing was asked for")
             request: Request = fifo.first()
@@ -151,24 +110,23 @@ class Lane(Stream):
             if request.flow is None and scanner.kind != 0x2D and request.split is None:
                 if request.started != stamp:
                     if run > 0:
-                        self._counters.observe(now - stamp, run)
+                        self.counters.observe(now - stamp, run)
                     stamp = request.started
                     run = 0
                 run += 1
                 request.client.deliver(request, reply)
             else:
+                denied = request.block is not None and reply.startswith(_EXEC_DENIED)
                 self._router.settle(request, self.node, reply)
                 if self.transport is None:
                     break
+                if denied:  # and everything sent on it from now on would only be queued
+                    raise ProtocolError("the node denies EXEC: its block cannot be ended")
         if run > 0:
-            self._counters.observe(now - stamp, run)
-
-    def on_broken(self) -> None:
-        self._router.lane_lost(self, "connection reset by the node")
-
-    def on_drained(self) -> None:
-        self._counters.node_bytes_out += self.sent
-        self.sent = 0
+            self.counters.observe(now - stamp, run)
+        if not self.ready and self.transport is not None and fifo.size == 0:
+            self.close(self.why)
+            self._router.drained(self)
 
     def take_unanswered(self) -> tuple[list[Request], list[Request]]:
         """Empty the FIFO of a lost connection: `(wholly sent, not wholly sent)`, each oldest first.
@@ -204,21 +162,12 @@ class Lane(Stream):
             if self.fifo.size == 0:
                 self.close(_READDRESSED)
 
-    def close(self, why: str) -> None:
-        """Close the connection. What it still had to answer must have been taken away before."""
-        self.ready = False
-        self.why = why
-        if self.client_id:
-            self.fence = self.client_id
-            self.client_id = 0
-        self.shut()
-
 
 class Node:
     """A node of the cluster and its lanes, one for each of `keys`. One client always uses the same one of them."""
 
     def __init__(
-        self, reactor: Reactor, router: "Router", counters: Counters, info: NodeInfo, keys: list[LaneKey]
+        self, reactor: Reactor, router: "Router", counters: Counters, info: NodeInfo, keys: list[StreamKey]
     ) -> None:
         self.info: NodeInfo = info
         self.left: bool = False  # the cluster has no such node any more
@@ -231,8 +180,8 @@ class Node:
         return self.info.name
 
     def connected(self) -> int:
-        """How many lanes are ready."""
-        return sum(1 for lane in self.lanes if lane.ready)
+        """How many of the lanes that clients share are ready."""
+        return sum(1 for lane in self.lanes if lane.ready and not lane.key.tracking)
 
     def in_flight(self) -> int:
         """Requests sent, or about to be, and not answered."""

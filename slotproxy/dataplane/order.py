@@ -20,8 +20,8 @@ from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.territory import Territory
 
 if TYPE_CHECKING:
-    from slotproxy.dataplane.clients import Client
     from slotproxy.dataplane.router import Router
+    from slotproxy.dataplane.senders import Sender
 
 MIGRATION_MEMORY: Final = 60.0  # seconds after its last ASK or TRYAGAIN that a slot counts as migrating
 SETTLING: Final = 1.0  # seconds after a change of its owner that a slot is watched
@@ -48,6 +48,8 @@ class Order:
         self.gates: dict[int, Gate] = {}
         self.parked: dict[Flow, None] = {}
         self.park_timeout: Final = park_timeout
+        self.troubled: set[int] = set()  # slots that got into trouble, or another owner, since somebody looked
+        self.calmed: set[int] = set()  # slots that got out of it
         self._reactor: Final = reactor
         self._territory: Final = territory
         self._router: Final = router
@@ -55,7 +57,7 @@ class Order:
 
     # Flows
 
-    def open_flow(self, client: "Client", slot: i64) -> Flow:
+    def open_flow(self, client: "Sender", slot: i64) -> Flow:
         """The new flow of a client and slot that have none."""
         flow = Flow(self._router, client, slot)
         client.flows[slot] = flow
@@ -166,6 +168,7 @@ class Order:
         gate = self.gates.get(slot)
         if gate is None:
             gate = self.gates[int(slot)] = Gate(self, slot)
+            self.troubled.add(int(slot))
             self._territory.routes[slot] = None
         return gate
 
@@ -174,12 +177,15 @@ class Order:
         if gate.quiet() and not gate.flows and self.gates.get(gate.slot) is gate:
             gate.due = 0.0
             del self.gates[int(gate.slot)]
+            self.calmed.add(int(gate.slot))
             self._territory.routes[gate.slot] = self._territory.owner(gate.slot)
 
     def note_migration(self, gate: Gate, flow: Flow) -> None:
         """The flow got an ASK or TRYAGAIN: one command per client in flight from now on."""
         if gate.quiet():
             self.adopt_in_flight(gate.slot)
+        if gate.migrating_at == 0.0:
+            self.troubled.add(int(gate.slot))
         gate.migrating_at = self._reactor.now
         self._sweep_soon()
         if gate.refusing and gate.probe is flow:
@@ -223,6 +229,7 @@ class Order:
         when the source is finalised first), and for a while after: a slot that is moved back could bounce the head of a
         burst and run its tail.
         """
+        self.troubled.add(int(gate.slot))
         gate.unproven = True
         gate.changed_at = self._reactor.now
         for flow in gate.flows:

@@ -16,20 +16,28 @@ from mypy_extensions import i64
 from slotproxy.cluster.shards import Shards
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Topology
+from slotproxy.dataplane.arrivals import Arrivals
 from slotproxy.dataplane.clients import Client
 from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
-from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.exclusives import Exclusives
+from slotproxy.dataplane.lanes import Node
+from slotproxy.dataplane.nodestreams import Greeting, NodeStream
 from slotproxy.dataplane.pausing import Pause
 from slotproxy.dataplane.reactor import Reactor, TickListener
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.router import Router
 from slotproxy.dataplane.scripts import Scripts
+from slotproxy.dataplane.solitary import Asked, Solitary
 from slotproxy.dataplane.transport import Transport
+from slotproxy.dataplane.turns import Turns
+from slotproxy.dataplane.waiting import BlockedClients
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.redirects import Refusal
 from slotproxy.protocol.requests import RequestLimits
+from slotproxy.protocol.resp import command as packed
 from slotproxy.protocol.resp import error
+from slotproxy.protocol.slots import SLOTS
 
 _TABLE_AGE: Final = 60.0  # seconds after which an unknown command has the nodes' table read again
 
@@ -38,6 +46,8 @@ class PlaneLimits:
     """Bounds of the data plane. `max_in_flight` requests, `max_output` bytes, both per client; seconds else.
 
     `script_cache`: bytes of scripts that are remembered. `allow_admin`: commands for operators are not refused.
+    `max_exclusive`: connections to nodes that are leased to one client each. `per_slot`: transactions over several
+    slots are run slot by slot.
     """
 
     def __init__(
@@ -50,6 +60,8 @@ class PlaneLimits:
         lanes_per_node: int = 2,
         script_cache: int = 8_388_608,
         allow_admin: bool = False,
+        max_exclusive: int = 10_000,
+        per_slot: bool = False,
     ) -> None:
         self.request: Final = request
         self.max_clients: Final = max_clients
@@ -59,6 +71,8 @@ class PlaneLimits:
         self.lanes_per_node: Final = lanes_per_node
         self.script_cache: Final = script_cache
         self.allow_admin: Final = allow_admin
+        self.max_exclusive: Final = max_exclusive
+        self.per_slot: Final = per_slot
 
 
 class Plane(TickListener):
@@ -89,7 +103,15 @@ class Plane(TickListener):
         self.allow_admin: Final = limits.allow_admin
         self.max_clients: Final = limits.max_clients
         self.clients: dict[int, Client] = {}
-        self.resuming: list[Client] = []
+        self.resuming: list[Turns] = []
+        self.answered: list[Asked] = []  # and not handed over yet
+        self.per_slot: Final = limits.per_slot
+        self.blocked: Final = BlockedClients()
+        self.exclusives: Final = Exclusives(
+            self.reactor, self.counters, control, self.router.territory.key, limits.max_exclusive
+        )
+        self.arrivals: Final = Arrivals(self, self.router.territory.shared)
+        self.router.arrivals = self.arrivals
         self.on_entry: Callable[[], None] | None = None
         self._on_finished: Callable[[], None] | None = None
         self._last_client: int = 0
@@ -118,7 +140,22 @@ class Plane(TickListener):
         return False
 
     def after_input(self) -> None:
-        """Clients that have room again go on with what they had already sent."""
+        """What came back is handed to those who asked; clients that have room again go on with what they had sent."""
+        order = self.router.order
+        while self.answered or order.troubled or order.calmed:
+            answered = self.answered
+            self.answered = []
+            for asked in answered:
+                asked.hand_over()
+            if order.troubled:
+                slots = order.troubled
+                order.troubled = set()
+                self.blocked.trouble(slots)
+                self.arrivals.doubt(slots)
+            if order.calmed:
+                slots = order.calmed
+                order.calmed = set()
+                self.blocked.calm(slots)
         while self.resuming:
             clients = self.resuming
             self.resuming = []
@@ -167,13 +204,30 @@ class Plane(TickListener):
         self._on_finished = finished
         for client in list(self.clients.values()):
             client.finish()
+            task = client.task
+            if task is not None:
+                task.drain()
         self._leave()
         return len(self.clients)
+
+    def tell_node(self, node: Node, server_run: str, words: list[bytes], taker: Solitary | None) -> bool:
+        """Say something about a connection to the node that gave it its id, once; `taker` is told the reply (index -1).
+
+        False when the node cannot be told now, or is another process by now.
+        """
+        lane = node.lanes[0]
+        if not lane.ready or (server_run != "" and lane.server_run != server_run):
+            return False
+        arrivals = self.arrivals
+        asked = Asked(self, arrivals.owner, taker or Solitary(), -1, patient=False)
+        lane.enqueue(Request(arrivals, arrivals.exists, SLOTS, packed(words), self.reactor.now, False, asked))
+        return True
 
     def close(self) -> None:
         """Close every connection at once."""
         for client in list(self.clients.values()):
             client.close()
+        self.exclusives.close()
         for node in self.router.territory.nodes.values():
             for lane in node.lanes:
                 lane.retired = True
@@ -217,20 +271,20 @@ class Plane(TickListener):
         self.router.finish(request, reply)
         self._leave()
 
-    def attach(self, lane: Lane, transport: Transport, client_id: int, server_run: str) -> None:
-        """Give a lane its connection; one whose node has left meanwhile has no use for it."""
-        if lane.retired:
+    def attach(self, stream: NodeStream, transport: Transport, greeting: Greeting) -> None:
+        """Give a stream to a node its connection; one that was retired meanwhile has no use for it."""
+        if stream.retired:
             transport.close()
             return
         self._enter()
-        lane.attach(transport, client_id, server_run)
-        self.router.attached(lane)
+        stream.attach(transport, greeting)
+        stream.on_attached()
         self._leave()
 
-    def unreachable(self, lane: Lane, why: str) -> None:
-        """An attempt to connect a lane failed."""
+    def unreachable(self, stream: NodeStream, why: str) -> None:
+        """An attempt to connect a stream to a node failed."""
         self._enter()
-        self.router.unreachable(lane, why)
+        stream.on_unreachable(why)
         self._leave()
 
     def apply(self, topology: Topology, started: int) -> int:

@@ -19,7 +19,8 @@ from slotproxy.dataplane.transport import Transport
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
-_GONE: Final = select.EPOLLHUP | select.EPOLLERR
+_DEPARTED: Final = select.EPOLLRDHUP
+_GONE: Final = select.EPOLLHUP | select.EPOLLERR | _DEPARTED
 _JOIN: Final = 262_144  # output up to this size is joined and sent at once; larger values are not copied
 _EVENTS: Final = 1024
 
@@ -77,11 +78,13 @@ class Stream:
         self.out_size = 0
         self._rest = None
 
-    def watch(self, reading: bool) -> None:
-        """Whether to be told of input."""
-        mask: i64 = self._mask & ~READ
+    def watch(self, reading: bool, departing: bool = False) -> None:
+        """Whether to be told of input; or, without reading it, that the other side will send nothing more."""
+        mask: i64 = self._mask & ~(READ | _DEPARTED)
         if reading:
             mask |= READ
+        if departing:
+            mask |= _DEPARTED
         self._set_mask(mask)
 
     def unsent(self) -> i64:

@@ -4,15 +4,18 @@ Duty: a queue of what awaits a reply, and the output; a reply that comes early w
 What the requests are and where they went is of no concern here.
 """
 
-from slotproxy.dataplane.reactor import Reactor, Stream
+from mypy_extensions import i64
+
+from slotproxy.dataplane.reactor import Reactor
 from slotproxy.dataplane.requests import Request, RequestQueue
+from slotproxy.dataplane.senders import Sender
 
 
-class ReplyWriter(Stream):
+class ReplyWriter(Sender):
     """The output half of a client. While `silent` (CLIENT REPLY OFF and SKIP) replies are dropped."""
 
-    def __init__(self, reactor: Reactor) -> None:
-        super().__init__(reactor)
+    def __init__(self, reactor: Reactor, id: int, lane: i64) -> None:
+        super().__init__(reactor, id, lane)
         self.queue: RequestQueue = RequestQueue()
         self.silent: bool = False
 

@@ -12,9 +12,9 @@ from slotproxy.protocol.commands import Command
 from slotproxy.protocol.splitting import KeyMerging, Merging, Part
 
 if TYPE_CHECKING:
-    from slotproxy.dataplane.clients import Client
     from slotproxy.dataplane.flows import Flow
     from slotproxy.dataplane.lanes import Node
+    from slotproxy.dataplane.senders import Sender
 
 
 class Request:
@@ -26,7 +26,7 @@ class Request:
 
     def __init__(
         self,
-        client: "Client",
+        client: "Sender",
         command: Command,
         slot: i64,
         raw: bytes,

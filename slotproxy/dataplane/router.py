@@ -26,6 +26,7 @@ from mypy_extensions import i64
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Topology
 from slotproxy.dataplane import errors
+from slotproxy.dataplane.arrivals import Arrivals
 from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.doubts import Doubts
@@ -38,6 +39,8 @@ from slotproxy.dataplane.reactor import Reactor
 from slotproxy.dataplane.requests import Request, parts_of
 from slotproxy.dataplane.scripts import Scripts
 from slotproxy.dataplane.territory import Territory
+from slotproxy.protocol.blocks import LOOSE, RUN, aborted, judge
+from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import Redirect, Refusal, error_code, parse_redirect, refusal_of
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.splitting import split_by_key
@@ -61,6 +64,7 @@ class Router:
         self._counters: Final = counters
         self._control: Final = control
         self._awaiting_refresh: list[Flow] = []
+        self.arrivals: Arrivals | None = None
 
     # Sending
 
@@ -166,6 +170,9 @@ class Router:
 
     def settle(self, request: Request, node: Node, reply: bytes) -> None:
         """Take a reply that the plain path could not: an error, a part, or one of a flow."""
+        if request.commands > 0:
+            self._settle_block(request, node, reply)
+            return
         if request.command.script or request.command.module:
             self.doubts.settle(request, node, reply)
             return
@@ -174,6 +181,24 @@ class Router:
             self.accepted(request, reply)
         else:
             self.refused(request, node, refusal, reply)
+
+    def _settle_block(self, request: Request, node: Node, reply: bytes) -> None:
+        """Take EXEC's reply, and those to what stands before it."""
+        before = request.block
+        assert before is not None, "sent as a block"
+        request.block = None
+        request.around = 0
+        verdict = judge(before, reply)
+        if verdict.outcome == RUN:
+            self.accepted(request, verdict.reply)
+        elif verdict.outcome == LOOSE:
+            self.accepted(request, errors.loose(node.name, before[0]))
+        else:
+            refusal = refusal_of(verdict.reply)
+            if refusal is None:
+                self.accepted(request, aborted(verdict.reply))
+            else:
+                self.refused(request, node, refusal, verdict.reply)
 
     def flow_of(self, request: Request, node: Node) -> Flow:
         """The flow of a request that has come back from `node`, with all that is in flight behind it."""
@@ -305,6 +330,16 @@ class Router:
             self._awaiting_refresh.append(flow)
         self._control.refresh_nowait("unknown node in a redirect")
 
+    def withdraw(self, request: Request) -> None:
+        """Nobody wants it any more: if it has not been sent, it will not be."""
+        flow = request.client.flows.get(request.slot)
+        if flow is not None:
+            if request in flow.waiting:
+                flow.waiting.remove(request)
+            elif request in flow.bounced and request.flow is None:
+                flow.bounced.remove(request)
+            self.pump(flow)
+
     def expire(self, request: Request, flow: Flow) -> None:
         """A request has waited for its slot until the deadline."""
         self._counters.parked_expired += 1
@@ -328,6 +363,12 @@ class Router:
             self.pump(flow)
 
     # Connections
+
+    def pushed(self, lane: Lane, frame: bytes) -> None:
+        """A node has said something unasked. Raises ProtocolError where nothing had to be told."""
+        if not lane.key.tracking or self.arrivals is None:
+            raise ProtocolError("Protocol error: a push of the node that nothing was asked for")
+        self.arrivals.told(frame)
 
     def attached(self, lane: Lane) -> None:
         """A lane is connected: what waited for it goes on."""
@@ -368,6 +409,8 @@ class Router:
             else:
                 self.finish(request, lost.reply_to(request, lane.node.name, why, self._counters))
         self.territory.dial(lane)
+        if lane.key.tracking and self.arrivals is not None:
+            self.arrivals.doubt(None)
         self._control.refresh_nowait("connection lost")
         for flow in lost.flows:
             self.order.yield_probe(flow)

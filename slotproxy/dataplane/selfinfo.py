@@ -34,6 +34,7 @@ def about_itself(
         "clients": {
             "connected_clients": str(plane.client_count()),
             "cluster_connections": "0",
+            "blocked_clients": str(plane.blocked.count),
             "maxclients": str(plane.max_clients),
         },
         "stats": {

@@ -17,10 +17,10 @@ from mypy_extensions import i64
 
 from slotproxy.cluster.shards import NODE_CURSORS, Shard, Shards
 from slotproxy.dataplane import errors
-from slotproxy.dataplane.reactor import Timer
 from slotproxy.dataplane.requests import Request, Split
 from slotproxy.dataplane.scripts import Scripts
 from slotproxy.dataplane.selfinfo import about_itself
+from slotproxy.dataplane.solitary import Solitary
 from slotproxy.dataplane.territory import Seat
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import Decision, OverNodes, Scan
@@ -41,11 +41,18 @@ _WHOLE_WITHIN: Final = 1.0  # seconds that a refresh may take which a redirect h
 _AGAIN: Final = 0.05  # seconds between two looks whether the cluster is known
 
 
-class Solo(Timer):
-    """One such command of one client. `start` sends it; its reply is delivered like any other."""
+class Solo(Solitary):
+    """One such command of one client. `start` sends it; its reply is delivered, or `joined` to something else."""
 
     def __init__(
-        self, client: "Client", plane: "Plane", command: Command, decision: Decision, arguments: list[bytes], raw: bytes
+        self,
+        client: "Client",
+        plane: "Plane",
+        command: Command,
+        decision: Decision,
+        arguments: list[bytes],
+        raw: bytes,
+        joined: Split | None = None,
     ) -> None:
         super().__init__()
         self._client: Final = client
@@ -53,11 +60,12 @@ class Solo(Timer):
         self._command: Final = command
         self._decision: Final = decision
         self._arguments: Final = arguments
-        self._owner: Final = Request(client, command, 0, raw, plane.reactor.now)
+        self._owner: Final = Request(client, command, 0, raw, plane.reactor.now, False, joined)
 
     def start(self) -> None:
         """Send it, or begin to wait for the cluster. Nothing of the client may be in flight."""
-        self._client.queue.push(self._owner)
+        if self._owner.split is None:
+            self._client.queue.push(self._owner)
         self.fire()
 
     def fire(self) -> None:

@@ -15,7 +15,8 @@ from mypy_extensions import i64
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.dataplane.controlplane import Dialler
 from slotproxy.dataplane.counters import Counters
-from slotproxy.dataplane.lanes import Lane, LaneKey, Node
+from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.nodestreams import StreamKey
 from slotproxy.dataplane.reactor import Reactor
 from slotproxy.protocol.slots import SLOTS
 
@@ -52,7 +53,8 @@ class Territory:
         self._counters: Final = counters
         self._dialler: Final = dialler
         # Lane number -> what it speaks and as whom; the same at every node, so that a client needs one number only.
-        self._keys: Final = [LaneKey(2, "")] * lanes
+        self._keys: Final = [*[StreamKey(2, "")] * lanes, StreamKey(3, "", tracking=True)]
+        self.shared: Final = lanes  # so many of them are shared by clients
         self._seats: list[Seat] = []
         self._seat_of: dict[str, Seat] = {}  # by node id
         self._router: Router | None = None
@@ -61,9 +63,14 @@ class Territory:
         """Tell the territory whose lanes report to whom; once, before anything else."""
         self._router = router
 
+    @property
+    def key(self) -> StreamKey:
+        """What clients' connections speak and as whom."""
+        return self._keys[0]
+
     def lane_of(self, client_id: int) -> int:
         """The number of the lane that a client uses at every node."""
-        return client_id % len(self._keys)
+        return client_id % self.shared
 
     def keyless_slot(self, client_id: int) -> int:
         """The pseudo slot by which a client's commands without keys are routed."""
@@ -184,7 +191,7 @@ class Territory:
                 node.info = info
         for id, info in infos.items():
             if info.primary:
-                for lane in (self.nodes.get(id) or self._add(id)).lanes:
+                for lane in (self.nodes.get(id) or self._add(id)).lanes[: self.shared]:
                     self.dial(lane)
 
     def choose_homes(self) -> list[int]:

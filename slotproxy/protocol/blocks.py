@@ -2,8 +2,8 @@
 
 Duty: put a block together and judge its replies. The node refuses a block as a whole, when a command is queued or at
 EXEC; what commands answer stands inside EXEC's array and is never a refusal. So a block is never run by half, and a
-script's own words cannot be mistaken for the node's: `MULTI, EVAL, EXEC` (a script can return any text, after its writes
-ran). (Redis Cluster specification; cluster.c and multi.c of 7.0.15: ASKING before MULTI holds until after EXEC.)
+script's own words cannot be mistaken for the node's in `MULTI, EVAL, EXEC`, though it can return any text after its
+writes ran. (Redis Cluster specification; cluster.c and multi.c of 7.0.15: ASKING before MULTI holds until after EXEC.)
 """
 
 from typing import Final

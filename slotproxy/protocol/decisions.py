@@ -13,13 +13,16 @@ from slotproxy.protocol.slots import key_slot
 from slotproxy.protocol.splitting import SPLITTABLE, Part, split_by_slot
 from slotproxy.protocol.treatments import (
     ADMIN,
+    BLOCKING,
     NODES,
     ONE_NODE,
     PROXY,
     REFUSED,
+    REPLICAS,
     ROUTED,
     SESSION,
     SPLIT,
+    TRANSACTION,
     treatment_of,
 )
 
@@ -80,10 +83,35 @@ class Unknown(Decision):
 
 
 class Answer(Decision):
-    """At once, with this frame."""
+    """At once, with this frame. `early`: one server, too, gives this error before a transaction would hold the command,
+    or slotproxy refuses the command in whatever place."""
 
-    def __init__(self, frame: bytes) -> None:
+    def __init__(self, frame: bytes, early: bool = True) -> None:
         self.frame: Final = frame
+        self.early: Final = early
+
+
+class MayWait(Decision):
+    """To a node, on a connection of its own, for it may wait there. `keys`: where something may arrive; none when the
+    arguments are wrong, or only the server knows. Inside a transaction it never waits."""
+
+    def __init__(self, command: Command, keys: list[bytes]) -> None:
+        self.command: Final = command
+        self.keys: Final = keys
+
+
+class Transact(Decision):
+    """MULTI, EXEC, DISCARD, WATCH or UNWATCH."""
+
+    def __init__(self, command: Command) -> None:
+        self.command: Final = command
+
+
+class AwaitReplicas(Decision):
+    """WAIT, WAITAOF: to every primary, on connections of their own."""
+
+    def __init__(self, command: Command) -> None:
+        self.command: Final = command
 
 
 class Hangup(Decision):
@@ -122,9 +150,15 @@ def decide(table: CommandTable, arguments: list[bytes], allow_admin: bool = Fals
     if treatment in (ROUTED, SPLIT):
         return _by_keys(resolved, first, arguments)
     if treatment == PROXY:
-        return Answer(CLUSTER_DISABLED) if first in _CLUSTER_ONLY else AnswerLocally(first)
+        return Answer(CLUSTER_DISABLED, early=False) if first in _CLUSTER_ONLY else AnswerLocally(first)
     if treatment == REFUSED:
         return Answer(refused(resolved, arguments))
+    if treatment == BLOCKING:
+        return MayWait(resolved, _keys_of(resolved, arguments))
+    if treatment == TRANSACTION:
+        return Transact(resolved)
+    if treatment == REPLICAS:
+        return AwaitReplicas(resolved)
     if treatment == SESSION:
         return Answer(not_supported(resolved.name))
     if treatment == ONE_NODE:
@@ -157,7 +191,7 @@ def _says_all_subcommands(command: Command) -> bool:
 
 def _by_keys(command: Command, first: str, arguments: list[bytes]) -> Decision:
     if blocks(command, first, arguments):
-        return Answer(not_supported(command.name))
+        return MayWait(command, _keys_of(command, arguments))
     try:
         keys = command.keys(arguments)
     except KeysError:
@@ -175,9 +209,16 @@ def _by_keys(command: Command, first: str, arguments: list[bytes]) -> Decision:
                 if first not in SPLITTABLE:
                     return Answer(CROSSSLOT)
                 if first == "mset" and len(arguments) % 2 == 0:
-                    return Answer(wrong_arity("mset"))
+                    return Answer(wrong_arity("mset"), early=False)
                 return SplitUp(command, split_by_slot(first, arguments))
     return Forward(command, slot, several or command.script)
+
+
+def _keys_of(command: Command, arguments: list[bytes]) -> list[bytes]:
+    try:
+        return command.keys(arguments)
+    except KeysError:
+        return []
 
 
 def blocks(command: Command, first: str, arguments: list[bytes]) -> bool:

@@ -8,6 +8,7 @@ from typing import Final
 OK: Final = b"+OK\r\n"
 PONG: Final = b"+PONG\r\n"
 NULL: Final = b"$-1\r\n"
+NULL_ARRAY: Final = b"*-1\r\n"
 EMPTY_ARRAY: Final = b"*0\r\n"
 
 

@@ -18,17 +18,24 @@ PRIMARIES: Final = "all primaries"  # replies merged into one
 NODES: Final = "all nodes"  # the same, replicas included
 ONE_NODE: Final = "one node"  # the client's own, while it lives
 PROXY: Final = "proxy"  # answered without a node
+BLOCKING: Final = "blocking"  # may wait at a node
+TRANSACTION: Final = "transaction"
+REPLICAS: Final = "replicas"  # waits for them, at all primaries
 SESSION: Final = "session"  # holds state on a connection
 REFUSED: Final = "refused"  # would act on one node behind the cluster's back
 
 MEANINGS: Final[dict[str, str]] = {
     ROUTED: "to the node that owns the slot of its keys; scripts and functions without keys as one node; "
-    "XREAD and XREADGROUP with BLOCK as session",
+    "XREAD and XREADGROUP with BLOCK as blocking",
     SPLIT: "like routed; keys of several slots: in parts, one per slot, merged",
     PRIMARIES: "to every primary, replies merged into one",
     NODES: "to every primary and replica, replies merged into one",
     ONE_NODE: "has no key: to one primary, for one client always the same while it lives",
     PROXY: "answered by slotproxy, about its own clients or as a server without cluster support",
+    BLOCKING: "on a connection of its own to the node of its keys' slot; keys of several slots, and those of a slot "
+    "in trouble: tried one after another whenever something arrives",
+    TRANSACTION: "held by slotproxy from MULTI on, sent as one block at EXEC; WATCH on a connection of its own",
+    REPLICAS: "to every primary on connections of its own; the least number is the reply",
     SESSION: "holds state on its connection: not supported yet",
     REFUSED: "refused by name, unless `--allow-admin` opens it",
 }
@@ -62,8 +69,9 @@ _BY_HAND: Final[dict[str, str]] = {
     **dict.fromkeys(["latency|history", "latency|latest"], PRIMARIES),
     # The proxy supplies scripts to a replica that takes over, and does not wait for one that is away.
     **dict.fromkeys(["script|load", "script|flush"], PRIMARIES),
-    **dict.fromkeys(["client|tracking", "wait", "waitaof", "monitor"], SESSION),
-    **dict.fromkeys(["multi", "exec", "discard", "watch", "unwatch"], SESSION),
+    **dict.fromkeys(["wait", "waitaof"], REPLICAS),
+    **dict.fromkeys(["multi", "exec", "discard", "watch", "unwatch"], TRANSACTION),
+    **dict.fromkeys(["client|tracking", "monitor"], SESSION),
     **dict.fromkeys(["subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"], SESSION),
     **dict.fromkeys(["debug", "script|debug", "shutdown", "failover", "replicaof", "slaveof"], REFUSED),
     **dict.fromkeys(["sync", "psync", "replconf", "migrate", "restore-asking"], REFUSED),
@@ -88,7 +96,7 @@ def treatment_of(command: Command, allow_admin: bool = False) -> str:
     if command.finder is not None:  # before 7.0 also a container's
         # XREAD and XREADGROUP block only when they are told to.
         blocks = "blocking" in command.flags and name not in ("xread", "xreadgroup")
-        return SESSION if blocks else ROUTED
+        return BLOCKING if blocks else ROUTED
     if command.subcommands:
         return ONE_NODE
     if command.request_policy == "all_nodes":

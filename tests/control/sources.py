@@ -50,6 +50,12 @@ class FixedSources:
     def migrating_slots(self) -> list[int]:
         return self.migrating
 
+    def exclusive_connections(self) -> int:
+        return 4
+
+    def blocked_clients(self) -> int:
+        return 3
+
     def script_cache_bytes(self) -> int:
         return 1234
 

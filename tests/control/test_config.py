@@ -59,6 +59,8 @@ def test_the_defaults_are_those_promised() -> None:
         max_in_flight=1024,
         max_output=16 * 1024**2,
         script_cache=8 * 1024**2,
+        max_exclusive=10_000,
+        cross_slot_transactions="reject",
         allow_admin=False,
     )
 

@@ -13,9 +13,10 @@ from slotproxy.cluster.topology import Address, NodeInfo, Topology
 from slotproxy.control.addresses import AddressMap
 from slotproxy.control.confirming import is_genuine
 from slotproxy.control.connection import Credentials, ErrorReply, NodeUnavailable, connect
-from slotproxy.control.dialling import open_lane
+from slotproxy.control.dialling import open_stream
 from slotproxy.control.querying import ask_version
-from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.lanes import Node
+from slotproxy.dataplane.nodestreams import NodeStream
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
 from slotproxy.protocol.redirects import Refusal
@@ -53,9 +54,9 @@ class Dials:
     """A control plane that only notes which lanes want a connection."""
 
     def __init__(self) -> None:
-        self.lanes: list[Lane] = []
+        self.lanes: list[NodeStream] = []
 
-    def dial_nowait(self, lane: Lane) -> None:
+    def dial_nowait(self, lane: NodeStream) -> None:
         self.lanes.append(lane)
 
     def refresh_nowait(self, why: str) -> None:
@@ -101,7 +102,7 @@ async def test_a_node_that_gets_another_address_while_it_is_dialled_is_dialled_t
     (lane,) = dials.lanes
     with trio.fail_after(5):
         async with trio.open_nursery() as dialling:
-            dialling.start_soon(open_lane, lane, plane, {"": Credentials()}, AddressMap(), 3.0)
+            dialling.start_soon(open_stream, lane, plane, {"": Credentials()}, AddressMap(), 3.0)
             await before.asked.wait()
             plane.apply(at(new), 0)
             before.answering.set()

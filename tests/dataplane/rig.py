@@ -15,7 +15,8 @@ from typing import Any
 import hiredis
 
 from slotproxy.cluster.topology import Topology
-from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.lanes import Node
+from slotproxy.dataplane.nodestreams import Greeting, NodeStream
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.transport import Transport
@@ -44,15 +45,15 @@ class ScriptedControl:
     """The control plane: it notes what it is asked, and answers when told (`Rig`)."""
 
     def __init__(self) -> None:
-        self.dials: list[Lane] = []
+        self.dials: list[NodeStream] = []
         self.refreshes: list[str] = []
         self.confirmations: list[tuple[Request, Node, Refusal, bytes]] = []
         self.asides: list[tuple[Request, Node]] = []
         self.table_reads = 0  # asked for, and not answered yet
         self.table_reads_in_all = 0
 
-    def dial_nowait(self, lane: Lane) -> None:
-        self.dials.append(lane)
+    def dial_nowait(self, stream: NodeStream) -> None:
+        self.dials.append(stream)
 
     def refresh_nowait(self, why: str) -> None:
         self.refreshes.append(why)
@@ -190,7 +191,7 @@ class Rig:
             self.connect_lane(lane)
         return len(lanes)
 
-    def connect_lane(self, lane: Lane) -> None:
+    def connect_lane(self, lane: NodeStream) -> None:
         """Connect one lane, its lost predecessor killed first (the fence)."""
         node = self.cluster.by_port(lane.node.info.port)
         for link in node.links:
@@ -199,7 +200,7 @@ class Rig:
         sock = node.connect()
         self.sockets.append(sock)
         self._ends[(node.name, node.last_id)] = sock
-        self.plane.attach(lane, Transport(sock), node.last_id, node.name)
+        self.plane.attach(lane, Transport(sock), Greeting(node.last_id, node.name))
 
     def refuse_dials(self, why: str = "connection refused") -> None:
         """Every lane that asked is told that its node cannot be reached; it goes on asking."""
@@ -292,7 +293,7 @@ class Rig:
         """The proxy's end of its newest connection to `node`."""
         return self._ends[(node.name, node.last_id)]
 
-    def link_of(self, lane: Lane) -> NodeLink:
+    def link_of(self, lane: NodeStream) -> NodeLink:
         """The node's end of a lane's connection."""
         node = self.cluster.by_port(lane.node.info.port)
         return next(link for link in node.links if link.id == lane.client_id)

@@ -1,0 +1,232 @@
+"""Who waits for what at which keys, and how the proxy hears of it without taking anything.
+
+Duty: for each key at which somebody waits here (not at a node), have its node tell when the key changes (CLIENT
+TRACKING on a connection of the proxy's own, the key read with EXISTS), and wake the waiters in the order in which
+they came.
+
+Invariants: a key is tried again after its node has promised to tell of changes, so nothing that comes before the
+promise is missed. Of those who pop from a key one at a time tries, the one that has waited longest; when it got
+something, the next one tries. A promise ends with its connection, when the slot moves, or unheard of: so each key is
+looked at again every few seconds, and tried twenty times a second while there is no promise.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from slotproxy.dataplane.exclusives import Holder
+from slotproxy.dataplane.reactor import Timer
+from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.senders import Sender
+from slotproxy.dataplane.solitary import Asked, Solitary
+from slotproxy.protocol.replies import elements_of
+from slotproxy.protocol.resp import command
+from slotproxy.protocol.slots import key_slot
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.plane import Plane
+
+_LOOK_AGAIN: Final = 5.0  # seconds after which a node's promise is asked for anew
+_WITHOUT_PROMISE: Final = 0.05  # seconds between two tries while there is none
+_THERE: Final = b":1\r\n"
+
+
+class Waiter(Holder):
+    """Somebody who waits at keys, here or at a node."""
+
+    def is_idle(self) -> bool:
+        """Whether it could try now."""
+        raise AssertionError("a waiter without is_idle()")
+
+    def wake(self, watched: "Watched") -> None:
+        """There may be something at the key."""
+        raise AssertionError("a waiter without wake()")
+
+
+class Watched(Solitary):
+    """One key and those who wait for one kind of value there, first come first."""
+
+    def __init__(self, arrivals: "Arrivals", key: bytes, kind: str) -> None:
+        super().__init__()
+        self.key: Final = key
+        self.kind: Final = kind
+        self.slot: Final = int(key_slot(key))
+        self.waiters: Final[dict[Waiter, None]] = {}
+        self.promised_at: float = 0.0  # when the node promised to tell; 0.0: it has not
+        self.tried_at: float = arrivals.reactor.now
+        self.ready: bool = True  # there may be something to pop
+        self.news: bool = False  # something may have come since the last one tried
+        self.taker: Waiter | None = None  # who tries to pop
+        self.asking: bool = False
+        self._again: bool = False
+        self._arrivals: Final = arrivals
+
+    def doubt(self) -> None:
+        """The key has changed, or the promise is worth nothing any more: have the node promise again."""
+        self.promised_at = 0.0
+        if self.asking:
+            self._again = True
+        else:
+            self.ask()
+
+    def ask(self) -> None:
+        """Have the node promise to tell of changes."""
+        self.asking = True
+        self._arrivals.look_at(self)
+        if self.promised_at == 0.0:
+            self._arrivals.look_soon()
+
+    def take(self, index: int, reply: bytes) -> None:
+        """EXISTS has been answered."""
+        self.asking = False
+        if self._again:
+            self._again = False
+            self.ask()
+            return
+        if reply[0] == 0x2D:
+            self.promised_at = 0.0
+            self._arrivals.look_soon()
+            return
+        self.promised_at = self._arrivals.reactor.now
+        if reply == _THERE:
+            self.note()
+
+    def note(self) -> None:
+        """There may be something: wake who may want it."""
+        self.tried_at = self._arrivals.reactor.now
+        self.ready = True
+        self.news = True
+        if self.kind == "stream":
+            for waiter in list(self.waiters):
+                waiter.wake(self)
+        else:
+            self.offer()
+
+    def offer(self) -> None:
+        """Let the first one who can try to pop."""
+        if self.ready and self.taker is None:
+            for waiter in list(self.waiters):
+                if waiter.is_idle():
+                    waiter.wake(self)
+                    if self.is_taken():
+                        return
+
+    def is_taken(self) -> bool:
+        """Whether somebody tries."""
+        return self.taker is not None
+
+    def taken_by(self, waiter: Waiter) -> None:
+        """It tries to pop."""
+        self.taker = waiter
+        self.news = False
+        self.tried_at = self._arrivals.reactor.now
+
+    def tried(self, found: bool) -> None:
+        """The one who tried has got something, or nothing."""
+        self.taker = None
+        self.ready = found or self.news
+
+    def leave(self, waiter: Waiter) -> None:
+        """Somebody waits here no more."""
+        self.waiters.pop(waiter, None)
+        if self.taker is waiter:  # nobody knows what came of it
+            self.tried(True)
+        if self.waiters:
+            self.offer()
+        else:
+            self._arrivals.forget(self)
+
+
+class Arrivals(Sender):
+    """All that is waited for in this proxy. Sends on the lane numbered `lane`, where nodes tell of changes."""
+
+    def __init__(self, plane: "Plane", lane: i64) -> None:
+        super().__init__(plane.reactor, 0, lane)
+        self._plane: Final = plane
+        self._keys: Final[dict[bytes, list[Watched]]] = {}
+        self._timer: Final = _Looks(self)
+        exists = plane.table.get(b"EXISTS")
+        assert exists is not None, "every server has EXISTS"
+        self.exists: Final = exists
+        self.owner: Final = Request(self, exists, 0, b"", plane.reactor.now)
+
+    def join(self, waiter: Waiter, key: bytes, kind: str) -> Watched:
+        """Somebody waits at a key, behind those who do already."""
+        entries = self._keys.setdefault(key, [])
+        watched = None
+        for entry in entries:
+            if entry.kind == kind:
+                watched = entry
+        if watched is None:
+            watched = Watched(self, key, kind)
+            entries.append(watched)
+            watched.ask()
+            self.look_soon()
+        watched.waiters[waiter] = None
+        return watched
+
+    def forget(self, watched: Watched) -> None:
+        """Nobody waits there any more."""
+        entries = self._keys.get(watched.key)
+        if entries is not None and watched in entries:
+            entries.remove(watched)
+            if not entries:
+                del self._keys[watched.key]
+
+    def look_at(self, watched: Watched) -> None:
+        """Read a key, so that its node tells when it changes."""
+        asked = Asked(self._plane, self.owner, watched, 0)
+        raw = command([b"EXISTS", watched.key])
+        self._plane.router.submit(Request(self, self.exists, watched.slot, raw, self.reactor.now, False, asked))
+
+    def told(self, frame: bytes) -> None:
+        """A node tells of changed keys, or that all have changed. Raises ProtocolError."""
+        elements = elements_of(frame)
+        if elements is None or len(elements) != 2 or not elements[0].endswith(b"\r\ninvalidate\r\n"):
+            return
+        names = elements_of(elements[1])
+        if names is None:
+            self.doubt(None)
+            return
+        for name in names:
+            for watched in self._keys.get(name.partition(b"\r\n")[2][:-2], [])[:]:
+                watched.doubt()
+
+    def doubt(self, slots: set[int] | None) -> None:
+        """Promises for keys of these slots, or all promises, may be worth nothing any more."""
+        for entries in list(self._keys.values()):
+            for watched in entries[:]:
+                if slots is None or watched.slot in slots:
+                    watched.doubt()
+
+    def look_soon(self) -> None:
+        """Some key is without a promise."""
+        soon: float = self.reactor.now + _WITHOUT_PROMISE
+        if self._timer.due == 0.0 or self._timer.due > soon:
+            self.reactor.call_at(soon, self._timer)
+
+    def look_again(self) -> None:
+        """Renew promises that are old; try where there are none."""
+        now: float = self.reactor.now
+        following = _LOOK_AGAIN
+        for entries in list(self._keys.values()):
+            for watched in entries[:]:
+                if watched.promised_at == 0.0:
+                    following = _WITHOUT_PROMISE
+                    if not watched.asking:
+                        watched.ask()
+                    if now - watched.tried_at >= _WITHOUT_PROMISE:
+                        watched.note()
+                elif now - watched.promised_at >= _LOOK_AGAIN and not watched.asking:
+                    watched.ask()
+        if self._keys:
+            self.reactor.call_at(now + following, self._timer)
+
+
+class _Looks(Timer):
+    def __init__(self, arrivals: Arrivals) -> None:
+        super().__init__()
+        self._arrivals: Final = arrivals
+
+    def fire(self) -> None:
+        self._arrivals.look_again()

@@ -1,0 +1,185 @@
+"""Connections leased to one client each: for what holds state on a connection (blocked commands, WATCH … EXEC).
+
+Duty: lend a connection to a node, take it back, close what lies idle, and never have more than `most`. What is said on
+a connection is its holder's business.
+
+Invariants: a connection that is lent again is clean: its holder said so, and everything asked on it was answered; any
+other is closed. One whose holder has left is closed at once: a command blocked there must not take an element for
+nobody. There is no redirect loop here: whoever is refused settles with the router where the slot is.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from slotproxy.dataplane.counters import Counters
+from slotproxy.dataplane.nodestreams import NodeStream, StreamKey
+from slotproxy.dataplane.reactor import Reactor, Timer
+from slotproxy.dataplane.solitary import Solitary
+from slotproxy.protocol.frames import ProtocolError
+from slotproxy.protocol.replies import ReplyScanner
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.controlplane import Dialler
+    from slotproxy.dataplane.lanes import Node
+
+_IDLE: Final = 10.0  # seconds after which a connection that nobody wants is closed
+_LOOK: Final = 2.0
+
+
+class Holder(Solitary):
+    """Whoever leases a connection."""
+
+    def leased(self, exclusive: "Exclusive") -> None:
+        """The connection is there, and this holder's until `release` or `close`."""
+        raise AssertionError("a holder without leased()")
+
+    def not_leased(self, exclusive: "Exclusive", why: str) -> None:
+        """The node could not be connected to."""
+        raise AssertionError("a holder without not_leased()")
+
+    def replied(self, exclusive: "Exclusive", reply: bytes) -> None:
+        """What was asked on the connection has been answered: one call for each reply."""
+        raise AssertionError("a holder without replied()")
+
+    def lease_lost(self, exclusive: "Exclusive", whole: bool, why: str) -> None:
+        """The connection has ended, not by this holder. `whole`: the node may have got all that was asked."""
+        raise AssertionError("a holder without lease_lost()")
+
+
+class Exclusive(NodeStream):
+    """A connection to a node with one user at a time."""
+
+    def __init__(self, pool: "Exclusives", reactor: Reactor, counters: Counters, node: "Node", key: StreamKey) -> None:
+        super().__init__(reactor, counters, node, key)
+        self.holder: Holder | None = None
+        self.awaited: i64 = 0  # replies to come
+        self.idle_since: float = 0.0
+        self.address: Final = (node.info.host, node.info.port)
+        self._pool: Final = pool
+
+    def ask(self, data: bytes, replies: i64) -> None:
+        """Send commands that will be answered with so many replies."""
+        self.awaited += replies
+        self.out.append(data)
+        self.out_size += len(data)
+        if not self.touched:
+            self.touched = True
+            self.reactor.nodes_touched.append(self)
+
+    def on_attached(self) -> None:
+        holder = self.holder
+        if holder is None:
+            self._pool.release(self)
+        else:
+            holder.leased(self)
+
+    def on_unreachable(self, why: str) -> None:
+        if self.retired:
+            return
+        self.retired = True
+        self._pool.forget(self)
+        holder = self.holder
+        if holder is not None:
+            self.holder = None
+            holder.not_leased(self, why)
+
+    def take_replies(self, scanner: ReplyScanner) -> None:
+        while self.transport is not None and scanner.scan():
+            holder = self.holder
+            if holder is None or self.awaited == 0:
+                raise ProtocolError("Protocol error: a reply that nothing was asked for")
+            self.awaited -= 1
+            holder.replied(self, scanner.buffer[scanner.start : scanner.end])
+
+    def on_lost(self, why: str) -> None:
+        holder = self.holder
+        whole = self.unsent() == 0
+        self.finish(why)
+        if holder is not None:
+            holder.lease_lost(self, whole, why)
+
+    def finish(self, why: str) -> None:
+        """Close it for good; its holder is not told."""
+        self.retired = True
+        self.holder = None
+        self.close(why)
+        self._pool.forget(self)
+
+
+class Exclusives(Timer):
+    """The pool. `total`: connections there are or that are being made; `leased` of them have a holder."""
+
+    def __init__(self, reactor: Reactor, counters: Counters, dialler: "Dialler", key: StreamKey, most: int) -> None:
+        super().__init__()
+        self.total: int = 0
+        self.most: Final = most
+        self._idle: list[Exclusive] = []  # the one used last comes last
+        self._reactor: Final = reactor
+        self._counters: Final = counters
+        self._dialler: Final = dialler
+        self._key: Final = key
+
+    def leased(self) -> int:
+        """How many are in somebody's use."""
+        return self.total - len(self._idle)
+
+    def lease(self, node: "Node", holder: Holder) -> Exclusive | None:
+        """A connection to `node` for `holder`, which is told when it can be used; one that is `ready` can be used now.
+
+        None when there are `most` in use.
+        """
+        exclusive = self._take_idle(node)
+        if exclusive is not None:
+            exclusive.holder = holder
+            return exclusive
+        if self.total >= self.most:
+            if not self._idle:
+                return None
+            self._idle[0].finish("another node's is needed")
+        exclusive = Exclusive(self, self._reactor, self._counters, node, self._key)
+        exclusive.holder = holder
+        exclusive.dialling = True
+        self.total += 1
+        self._dialler.dial_nowait(exclusive)
+        return exclusive
+
+    def _take_idle(self, node: "Node") -> Exclusive | None:
+        address = (node.info.host, node.info.port)
+        for index in range(len(self._idle) - 1, -1, -1):
+            exclusive = self._idle[index]
+            if exclusive.node is node and exclusive.address == address:
+                del self._idle[index]
+                return exclusive
+        return None
+
+    def release(self, exclusive: Exclusive) -> None:
+        """Its holder has no more use for it, and has left no state behind."""
+        exclusive.holder = None
+        if not exclusive.ready or exclusive.awaited > 0 or exclusive.node.left:
+            exclusive.finish("not clean")
+            return
+        exclusive.idle_since = self._reactor.now
+        self._idle.append(exclusive)
+        if self.due == 0.0:
+            self._reactor.call_at(self._reactor.now + _LOOK, self)
+
+    def forget(self, exclusive: Exclusive) -> None:
+        """It has been closed, or could not be made."""
+        self.total -= 1
+        if exclusive in self._idle:
+            self._idle.remove(exclusive)
+
+    def fire(self) -> None:
+        """Close what has lain idle."""
+        now = self._reactor.now
+        for exclusive in self._idle[:]:
+            if now - exclusive.idle_since >= _IDLE or exclusive.node.left:
+                exclusive.finish("idle")
+        if self._idle:
+            self._reactor.call_at(now + _LOOK, self)
+
+    def close(self) -> None:
+        """The proxy ends: idle ones are closed."""
+        for exclusive in self._idle[:]:
+            exclusive.finish("the proxy ends")

@@ -1,0 +1,259 @@
+"""EXEC, where it is more than one block passed on: watched keys, several slots, commands that no block can hold.
+
+Duty: run what a client has queued, in this order, each step when the one before has answered, and put EXEC's array
+together:
+
+    1. watched slots without commands: have they been touched?    \\  on the connections on which they are watched;
+    2. blocks of watched slots, one after another                 /   any touched one ends it: nil
+    3. all other blocks, at once, by the router
+    4. commands that concern all nodes, one after another
+    5. what the proxy answers itself
+
+Invariants: nothing is run again here; a redirect on a watched connection is nil. Each block on one carries an EXISTS of
+its watched keys, stripped from the reply, so that the node checks that it still has them. When some blocks have run and
+others have not, the others' commands have the error at their places in the array, and it is counted.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import i64
+
+from slotproxy.dataplane import errors
+from slotproxy.dataplane.answers import answer_locally
+from slotproxy.dataplane.exclusives import Exclusive, Holder
+from slotproxy.dataplane.lanes import ASKING
+from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.solitary import Asked
+from slotproxy.dataplane.solo import Solo
+from slotproxy.dataplane.watching import WatchedSlot
+from slotproxy.protocol.blocks import NOT_RUN, aborted, block_of, judge
+from slotproxy.protocol.commands import Command
+from slotproxy.protocol.decisions import Answer, AnswerLocally
+from slotproxy.protocol.frames import ProtocolError
+from slotproxy.protocol.redirects import error_code, refusal_of
+from slotproxy.protocol.replies import elements_of
+from slotproxy.protocol.resp import NULL_ARRAY, OK, array, command, error
+from slotproxy.protocol.transactions import KEYLESS, SEVERAL_SLOTS, Group, Plan, Queued, not_in_one_block
+
+if TYPE_CHECKING:
+    from slotproxy.dataplane.clients import Client
+    from slotproxy.dataplane.plane import Plane
+
+_PARTIAL: Final = error(
+    "EXECABORT slotproxy: a watched key of this command's slot was touched after commands of other slots had run;"
+    " not executed"
+)
+
+
+class Execution(Holder):
+    """One EXEC of one client; it runs alone."""
+
+    def __init__(self, client: "Client", plane: "Plane", called: Command, raw: bytes, plan: Plan) -> None:
+        super().__init__()
+        self._client: Final = client
+        self._plane: Final = plane
+        self._command: Final = called
+        self._plan: Final = plan
+        self._owner: Final = Request(client, called, 0, raw, plane.reactor.now)
+        self._replies: Final[dict[Group, list[bytes]]] = {}  # of the groups that have ended: one for each command
+        self._failed: Final[list[bytes]] = []  # the errors of those that have not run
+        self._outside: Final[dict[int, bytes]] = {}  # replies of commands that no block holds
+        self._watched: list[tuple[WatchedSlot, Group | None]] = []  # still to be run
+        self._exclusive: Exclusive | None = None
+        self._group: Group | None = None  # which is run on it
+        self._before: list[bytes] = []  # replies there
+        self._skip: bool = False  # the next one is the one to ASKING
+        self._pending: i64 = 0  # groups that the router has
+        self._over: bool = False
+
+    def start(self) -> None:
+        plan = self._plan
+        self._client.queue.push(self._owner)
+        watched = dict(self._client.watching.slots)
+        self._client.watching.slots.clear()
+        groups: dict[int, Group] = {group.slot: group for group in plan.groups}
+        if KEYLESS in groups and watched:
+            groups = {next(iter(watched)): groups[KEYLESS]}
+        self._watched = [(slot, None) for number, slot in watched.items() if number not in groups]
+        self._watched += [(slot, groups[number]) for number, slot in watched.items() if number in groups]
+        over_nodes = plan.over_nodes()
+        if not self._plane.per_slot:
+            if len({*watched, *groups}) > 1:
+                self._abort(SEVERAL_SLOTS)
+                return
+            if over_nodes and (watched or len(plan.queued) > 1):
+                self._abort(not_in_one_block(plan.queued[over_nodes[0]]))
+                return
+        if any([slot.touched for slot, _ in self._watched]):
+            self._abort(NULL_ARRAY)
+        else:
+            self._next_watched()
+
+    def abandon(self) -> None:
+        """The client has left: what has been sent runs to its end."""
+        self._over = True
+        exclusive = self._exclusive
+        if exclusive is not None:
+            self._exclusive = None
+            exclusive.finish("its client has left")
+        self._give_back()
+
+    # Watched slots
+
+    def _next_watched(self) -> None:
+        if not self._watched:
+            self._start_groups()
+            return
+        watched, group = self._watched.pop(0)
+        exclusive = watched.exclusive
+        if exclusive is None or watched.touched:
+            self._was_touched(group)
+            return
+        requests = [] if group is None else group.requests
+        self._group = group
+        self._before = []
+        self._skip = watched.asking
+        self._exclusive = exclusive
+        watched.exclusive = None
+        exclusive.holder = self
+        block = block_of([command([b"EXISTS", *watched.keys]), *requests])
+        exclusive.ask(ASKING + block if watched.asking else block, len(requests) + (4 if watched.asking else 3))
+
+    def replied(self, exclusive: Exclusive, reply: bytes) -> None:
+        if self._skip:
+            self._skip = False
+            return
+        if exclusive.awaited > 0:
+            self._before.append(reply)
+            return
+        self._exclusive = None
+        self._plane.exclusives.release(exclusive)
+        verdict = judge(self._before, reply)
+        group = self._group
+        if verdict.outcome == NOT_RUN and refusal_of(verdict.reply) is None:
+            self._end_group(group, aborted(verdict.reply))
+        elif verdict.outcome == NOT_RUN or verdict.reply == NULL_ARRAY:
+            self._was_touched(group)
+            return
+        else:
+            self._end_group(group, verdict.reply, 1)
+        self._next_watched()
+
+    def lease_lost(self, exclusive: Exclusive, whole: bool, why: str) -> None:
+        self._exclusive = None
+        group = self._group
+        if group is None or not whole:
+            self._was_touched(group)
+            return
+        self._plane.counters.in_doubt += 1
+        self._end_group(group, errors.in_doubt(self._command, exclusive.node.name, why))
+        self._next_watched()
+
+    def _was_touched(self, group: Group | None) -> None:
+        """A watched key has changed, or nobody can tell. Without anything run, that is nil."""
+        if group is None or not self._replies or len(self._failed) == len(self._replies):
+            self._abort(NULL_ARRAY)
+        else:
+            self._end_group(group, _PARTIAL)
+            self._next_watched()
+
+    # All other blocks
+
+    def _start_groups(self) -> None:
+        plane = self._plane
+        groups = [group for group in self._plan.groups if group not in self._replies]
+        self._pending = len(groups)
+        for group in groups:
+            slot = plane.router.territory.keyless_slot(self._client.id) if group.slot == KEYLESS else group.slot
+            asked = Asked(plane, self._owner, self, self._plan.groups.index(group))
+            raw = block_of(group.requests)
+            request = Request(self._client, self._command, slot, raw, plane.reactor.now, True, asked)
+            request.commands = len(group.requests)
+            plane.router.submit(request)
+        if not groups:
+            self._next_outside()
+
+    def take(self, index: int, reply: bytes) -> None:
+        if index < len(self._plan.groups):
+            self._end_group(self._plan.groups[index], reply)
+            self._pending -= 1
+            if self._pending > 0 or self._over:
+                return
+        elif self._over:
+            return
+        else:
+            self._outside[index - len(self._plan.groups)] = reply
+        self._next_outside()
+
+    def _end_group(self, group: Group | None, reply: bytes, strip: int = 0) -> None:
+        """A block has been answered; `strip`: how many replies in front are not the client's."""
+        if group is None:
+            if reply[0] == 0x2D:
+                self._failed.append(reply)
+            return
+        try:
+            elements = elements_of(reply)
+        except ProtocolError:
+            elements = None
+        count = len(group.requests)
+        if elements is not None and len(elements) == count + strip:
+            self._replies[group] = elements[strip:]
+            return
+        if reply[0] != 0x2D:
+            reply = error("ERR slotproxy: EXEC was answered " + ascii(reply[:32])[1:])
+        self._failed.append(reply)
+        self._replies[group] = [reply] * count
+
+    # What no block holds
+
+    def _next_outside(self) -> None:
+        plan = self._plan
+        if plan.groups and len(self._failed) >= len(plan.groups):
+            self._abort(self._failed[0])
+            return
+        for index in plan.over_nodes():
+            if index not in self._outside:
+                one = plan.queued[index]
+                assert one.command is not None, "it concerns all nodes"
+                asked = Asked(self._plane, self._owner, self, len(plan.groups) + index)
+                Solo(self._client, self._plane, one.command, one.decision, one.arguments, one.raw, asked).start()
+                return
+        frames: list[bytes] = []
+        for index, one in enumerate(plan.queued):
+            frame = plan.reply_to(index, self._replies)
+            if frame is None:
+                frame = self._outside.get(index)
+            frames.append(self._answer(one) if frame is None else frame)
+        if self._failed:
+            self._plane.counters.transactions_partial += 1
+        self._finish(array(frames))
+
+    def _answer(self, one: Queued) -> bytes:
+        decision = one.decision
+        if isinstance(decision, Answer):
+            return decision.frame
+        if isinstance(decision, AnswerLocally):
+            return answer_locally(decision.name, self._client, self._plane, one.arguments) or OK
+        return OK  # UNWATCH
+
+    # The end
+
+    def _abort(self, reply: bytes) -> None:
+        """Nothing has run."""
+        self._give_back()
+        self._finish(reply)
+
+    def _give_back(self) -> None:
+        left = self._watched
+        self._watched = []
+        for watched, _ in left:
+            self._client.watching.slots[watched.slot] = watched
+        self._client.watching.end()
+
+    def _finish(self, reply: bytes) -> None:
+        self._over = True
+        if reply[0] == 0x2D:
+            self._plane.counters.error(error_code(reply))
+        self._client.deliver(self._owner, reply)
+        if self._client.leaving:
+            self._client.finish()
