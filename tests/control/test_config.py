@@ -100,6 +100,7 @@ def test_every_flag_and_every_variable_is_heard_and_a_wrong_value_named(
         "log_level": "debug",
         "log_format": "json",
         "allow_admin": "yes",
+        "cross_slot_transactions": "per-slot",
     }.get(setting.name, "7")
     field = setting.name.removesuffix("_file")
     files = {"SLOTPROXY_CLUSTER_PASSWORD_FILE": str(file)} if setting.name == "cluster_user" else {}

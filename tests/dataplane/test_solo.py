@@ -340,7 +340,7 @@ def test_a_node_that_loads_is_waited_for(make_rig: MakeRig) -> None:
 def test_info_leaves_out_a_node_without_a_connection(make_rig: MakeRig) -> None:
     rig = make_rig()
     a, b = rig.nodes
-    b.answer("INFO", bulk(b"# Clients\r\nblocked_clients:3\r\n"))
+    b.answer("INFO", bulk(b"# Memory\r\nused_memory:3\r\n"))
     rig.dialling = False
     a.drop_links()
     rig.run()
@@ -348,7 +348,7 @@ def test_info_leaves_out_a_node_without_a_connection(make_rig: MakeRig) -> None:
     client.send("INFO")
     rig.run()
     (text,) = client.replies
-    assert b"blocked_clients:3" in text
+    assert b"used_memory:3" in text
     assert a.address.encode() in text
     assert names(a) == []
 
@@ -386,7 +386,7 @@ def test_a_replica_that_the_cluster_gives_up_does_not_hold_it_up(make_rig: MakeR
 def test_info_leaves_out_a_node_that_dies_while_it_is_asked(make_rig: MakeRig) -> None:
     rig = make_rig()
     a, b = rig.nodes
-    b.answer("INFO", bulk(b"# Clients\r\nblocked_clients:3\r\n"))
+    b.answer("INFO", bulk(b"# Memory\r\nused_memory:3\r\n"))
     a.drop_at("INFO", runs=True)
     rig.dialling = False
     client = rig.client()

@@ -9,13 +9,16 @@ from slotproxy.protocol.decisions import (
     CROSSSLOT,
     Answer,
     AnswerLocally,
+    AwaitReplicas,
     Decision,
     Forward,
     ForwardKeyless,
     Hangup,
+    MayWait,
     OverNodes,
     Scan,
     SplitUp,
+    Transact,
     Unknown,
     decide,
 )
@@ -104,16 +107,25 @@ def test_what_cannot_be_cut_is_refused_without_asking_a_node(line: str) -> None:
         "XREAD COUNT 5 block 0 STREAMS {t}a $",
         "XREADGROUP GROUP STREAMS c BLOCK 0 STREAMS {t}a >",
         "XREADGROUP GROUP g STREAMS BLOCK 0 STREAMS {t}a >",
-        "WATCH {t}a",
-        "MULTI",
-        "SUBSCRIBE c",
-        "SSUBSCRIBE {t}c",
-        "MONITOR",
-        "CLIENT TRACKING on",
-        "WAIT 0 0",
+        "BLPOP a b 0",
+        "BLMPOP 0 two {t}a LEFT",
     ],
 )
-def test_what_holds_state_or_waits_on_a_connection_is_not_sent_on_a_shared_one(line: str) -> None:
+def test_what_may_wait_is_not_sent_on_a_shared_connection(line: str) -> None:
+    assert isinstance(decided(line), MayWait)
+
+
+@pytest.mark.parametrize("line", ["WATCH {t}a", "WATCH a b", "UNWATCH", "MULTI", "EXEC", "DISCARD"])
+def test_transactions_are_the_clients(line: str) -> None:
+    assert isinstance(decided(line), Transact)
+
+
+def test_replicas_are_waited_for_at_all_nodes() -> None:
+    assert isinstance(decided("WAIT 0 0"), AwaitReplicas)
+
+
+@pytest.mark.parametrize("line", ["SUBSCRIBE c", "SSUBSCRIBE {t}c", "MONITOR", "CLIENT TRACKING on"])
+def test_what_holds_state_on_a_connection_is_not_sent_on_a_shared_one(line: str) -> None:
     assert answer(line).endswith("is not supported yet\r\n")
 
 
