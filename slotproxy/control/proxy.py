@@ -58,12 +58,15 @@ class Proxy:
         self._nursery: trio.Nursery
         self._sleep: trio.CancelScope | None = None
         max_clients, max_exclusive = room(config.max_clients, config.max_exclusive)
-        if max_clients < config.max_clients or max_exclusive < config.max_exclusive:
+        if max_clients < config.max_clients:
             _log.warning(
-                "the limit of open files leaves room for %d clients (--max-clients %d) and %d connections leased to one"
-                " client each (--max-exclusive %d); raise it: ulimit -n",
+                "the limit of open files leaves room for %d clients (--max-clients %d); raise it: ulimit -n",
                 max_clients,
                 config.max_clients,
+            )
+        if max_exclusive < config.max_exclusive:
+            _log.info(
+                "the limit of open files leaves room for %d blocked or watching clients (--max-exclusive %d)",
                 max_exclusive,
                 config.max_exclusive,
             )

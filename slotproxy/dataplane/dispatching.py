@@ -36,7 +36,7 @@ from slotproxy.protocol.decisions import (
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import EMPTY_ARRAY, OK, command, error
 from slotproxy.protocol.slots import key_slot
-from slotproxy.protocol.transactions import DISCARDED, KEYLESS, Plan, Queued, refusal_to_queue
+from slotproxy.protocol.transactions import DISCARDED, KEYLESS, READS, Plan, Queued, refusal_to_queue
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -232,7 +232,8 @@ def _execute(client: "Client", plane: "Plane", transaction: Transaction, called:
         client.transaction = None
         group = plan.groups[0]
         slot = plane.router.territory.keyless_slot(client.id) if group.slot == KEYLESS else group.slot
-        request = Request(client, called, slot, block_of(group.requests), plane.reactor.now, True)
+        run = READS if group.repeatable else called
+        request = Request(client, run, slot, block_of(group.requests), plane.reactor.now, True)
         request.commands = len(group.requests)
         client.queue.push(request)
         plane.router.submit(request)

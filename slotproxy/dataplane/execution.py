@@ -30,10 +30,10 @@ from slotproxy.protocol.blocks import NOT_RUN, aborted, block_of, judge
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import Answer, AnswerLocally
 from slotproxy.protocol.frames import ProtocolError
-from slotproxy.protocol.redirects import error_code, refusal_of
+from slotproxy.protocol.redirects import refusal_of
 from slotproxy.protocol.replies import elements_of
 from slotproxy.protocol.resp import NULL_ARRAY, OK, array, command, error
-from slotproxy.protocol.transactions import KEYLESS, SEVERAL_SLOTS, Group, Plan, Queued, not_in_one_block
+from slotproxy.protocol.transactions import KEYLESS, READS, SEVERAL_SLOTS, Group, Plan, Queued, not_in_one_block
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -145,6 +145,7 @@ class Execution(Holder):
         if group is None or not whole:
             self._was_touched(group)
             return
+        self._plane.kill(exclusive, self._client)
         self._plane.counters.in_doubt += 1
         self._end_group(group, errors.in_doubt(self._command, exclusive.node.name, why))
         self._next_watched()
@@ -167,7 +168,8 @@ class Execution(Holder):
             slot = plane.router.territory.keyless_slot(self._client.id) if group.slot == KEYLESS else group.slot
             asked = Asked(plane, self._owner, self, self._plan.groups.index(group))
             raw = block_of(group.requests)
-            request = Request(self._client, self._command, slot, raw, plane.reactor.now, True, asked)
+            called = READS if group.repeatable else self._command
+            request = Request(self._client, called, slot, raw, plane.reactor.now, True, asked)
             request.commands = len(group.requests)
             plane.router.submit(request)
         if not groups:
@@ -252,8 +254,6 @@ class Execution(Holder):
 
     def _finish(self, reply: bytes) -> None:
         self._over = True
-        if reply[0] == 0x2D:
-            self._plane.counters.error(error_code(reply))
-        self._client.deliver(self._owner, reply)
+        self._plane.router.finish(self._owner, reply)
         if self._client.leaving:
             self._client.finish()
