@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from slotproxy.dataplane.answers import answer_locally, runs_alone
 from slotproxy.dataplane.blocked import Blocked
-from slotproxy.dataplane.execution import Execution
+from slotproxy.dataplane.execution import Execution, calls_function
 from slotproxy.dataplane.replicas import ReplicaWait
 from slotproxy.dataplane.requests import Request, parts_of
 from slotproxy.dataplane.solo import Solo
@@ -228,7 +228,10 @@ def _execute(client: "Client", plane: "Plane", transaction: Transaction, called:
         client.transaction = None
         client.answer(EMPTY_ARRAY)
         return
-    if not watches and plan.is_one_block() and not (plan.groups[0].keyless and plan.groups[0].slot != KEYLESS):
+    calls = any([calls_function(one.command) for one in transaction.queued])
+    simple = not watches and not calls and plan.is_one_block()
+    # Commands without keys go to the client's own node otherwise: to keep their order nothing of it may be in flight.
+    if simple and (not plan.groups[0].keyless or plan.groups[0].slot == KEYLESS):
         client.transaction = None
         group = plan.groups[0]
         slot = plane.router.territory.keyless_slot(client.id) if group.slot == KEYLESS else group.slot

@@ -275,6 +275,12 @@ class Plane(TickListener):
             client.release()
         self._leave()
 
+    def supplied(self, asked: Asked) -> None:
+        """A function is where it was wanted, or nobody has it."""
+        self._enter()
+        self.answered.append(asked)
+        self._leave()
+
     def answered_aside(self, request: Request, reply: bytes) -> None:
         """What was asked on a connection of its own has been answered."""
         self._enter()
