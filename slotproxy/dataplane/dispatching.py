@@ -14,7 +14,7 @@ from slotproxy.dataplane.requests import Request, parts_of
 from slotproxy.dataplane.solo import Solo
 from slotproxy.dataplane.watching import Watch
 from slotproxy.protocol.blocking import read_wait
-from slotproxy.protocol.blocks import QUEUED, block_of
+from slotproxy.protocol.blocks import QUEUED, aborted, block_of
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import (
     CROSSSLOT,
@@ -65,7 +65,11 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
     arguments = arguments_of(raw)
     decision = decide(plane.table, arguments, plane.allow_admin)
     transaction = client.transaction
-    if isinstance(decision, Transact):
+    if isinstance(decision, Answer) and arguments[0].lower() == b"exec":  # of wrong arity: it discards, too (7.0.15)
+        client.transaction = None
+        client.watching.end()
+        client.answer(aborted(decision.frame))
+    elif isinstance(decision, Transact):
         client.count(decision.command)
         _transact(client, plane, decision.command, arguments, raw)
     elif transaction is not None and not (isinstance(decision, AnswerLocally) and decision.name in _AT_ONCE):
