@@ -72,9 +72,9 @@ async def wait_and_measure(
     cpu, ran = measure.cpu_seconds(proxy.pid) - cpu, await executed(cluster) - ran
     print(f"{kind}: {len(keys)} clients")
     connected, waiting = (connected_kib - before_kib) / len(keys), (kib - connected_kib) / len(keys)
-    print(f"  resident: {kib / 1024:.1f} MiB; KiB for each client: {connected:.1f}, and {waiting:.1f} when it is blocked")
+    print(f"  resident: {kib / 1024:.1f} MiB; KiB for each client: {connected:.1f}, when blocked {waiting:.1f} more")
     print(f"  descriptors besides the clients': {sockets}")
-    print(f"  CPU: {began / len(keys) * 1e6:.0f} us for each to begin; {cpu / arguments.seconds:.1%} of one while all idle")
+    print(f"  CPU: {began / len(keys) * 1e6:.0f} us for each to begin; {cpu / arguments.seconds:.1%} of one all idle")
     print(f"  commands at the nodes: {ran / arguments.seconds / len(keys):.2f} per second and waiter")
     times: list[float] = []
     async with await connect("127.0.0.1", proxy.port) as producer:
