@@ -66,7 +66,7 @@ class Proxy:
                 config.max_clients,
             )
         if max_exclusive < config.max_exclusive:
-            _log.info(
+            _log.debug(
                 "the limit of open files leaves room for %d blocked or watching clients (--max-exclusive %d)",
                 max_exclusive,
                 config.max_exclusive,

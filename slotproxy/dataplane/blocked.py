@@ -121,7 +121,7 @@ class Blocked(Waiter):
         """The proxy ends: the client waits no more."""
         self._ending = True
         if self._state == _AT_NODE:
-            self._recall()
+            self._recall_or_retry()
         elif self._state != _TRYING:
             self._client.close()
 
@@ -178,7 +178,7 @@ class Blocked(Waiter):
     def trouble(self) -> None:
         """The slot is in trouble: the node may be the wrong one."""
         if self._state == _AT_NODE and self._wait is not None:
-            self._recall()
+            self._recall_or_retry()
 
     def calm(self) -> None:
         """The slot is out of trouble."""
@@ -194,6 +194,8 @@ class Blocked(Waiter):
                 self._exclusive = None
                 exclusive.holder = None  # goes to whoever wants it next
             self._finish(self._empty(), False)
+        elif self._state == _AT_NODE:
+            self._recall_or_retry()
         elif self._state == _WAITING:
             self._go() if now < self._deadline else self._finish(self._empty(), False)
 
@@ -236,6 +238,7 @@ class Blocked(Waiter):
 
     def replied(self, exclusive: Exclusive, reply: bytes) -> None:
         self._exclusive = None
+        self.due = 0.0
         if reply.startswith(_FORCED):
             exclusive.finish("the node is no primary any more")
             self._plane.control.refresh_nowait("a blocked command was ended")
@@ -283,6 +286,10 @@ class Blocked(Waiter):
             self._find_out()
         else:
             self._here()
+
+    def _recall_or_retry(self) -> None:
+        if not self._recall():
+            self._plane.reactor.call_at(self._plane.reactor.now + _RETRY, self)
 
     def _recall(self) -> bool:
         """Have the node unblock it. False when nobody can tell the node."""
@@ -374,8 +381,11 @@ class Blocked(Waiter):
             if spent is not None:
                 self._spent = None
                 self._plane.exclusives.release(spent)
-            if reply[0] == 0x2D and self._state == _AT_NODE:
-                self._answer_unblocker(b":0\r\n")
+            if self._state == _AT_NODE:
+                if reply.startswith(b"-NOPERM"):
+                    self._answer_unblocker(b":0\r\n")
+                else:  # the node had not got the command yet, or could not be told
+                    self._plane.reactor.call_at(self._plane.reactor.now + _RETRY, self)
             return
         self._attempt = None
         if self._state == _DONE:

@@ -60,10 +60,11 @@ class Wait:
         self._keys_at: Final = len(arguments) - 2 * len(keys)  # of streams
 
     def request(self, left: float) -> bytes:
-        """The command with `left` seconds to wait; never so few that they are rounded to 0, which means for ever."""
+        """The command with `left` seconds to wait (0.0: for ever); never so few that they are rounded to 0, which would
+        mean for ever: 6.2.14 does that to less than 2 ms."""
         words = self._arguments[:]
         if left > 0.0:
-            milliseconds = max(1, int(left * 1000))
+            milliseconds = max(2, int(left * 1000))
             words[self._at] = b"%d" % milliseconds if self._form == BLOCK else b"%d.%03d" % divmod(milliseconds, 1000)
         return command(words)
 
