@@ -5,7 +5,8 @@ from __future__ import annotations
 from slotproxy.cluster.topology import NodeInfo, Topology
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
-from tests.scripted_node import HOST, ScriptedNode, pack
+from tests.scripted_frames import pack
+from tests.scripted_node import HOST, ScriptedNode
 
 
 def send_at_once(client: ScriptedClient, *commands: str) -> None:
