@@ -143,6 +143,8 @@ class NodeLink:
     def _in_block(self, name: bytes, words: list[bytes], rule: Rule | None, asking: bool) -> bytes:
         """multi.c: commands are checked when they are queued, and once more, all together, at EXEC."""
         if rule is not None and not rule.runs and rule.reply is not None and name in (b"MULTI", b"EXEC"):
+            if rule.reply.startswith(b"-EXECABORT"):
+                self._block = None
             return rule.reply
         if self._block is None:
             self._block, self._aborted = [], False
