@@ -1,4 +1,4 @@
-"""What tests of commands over all nodes ask, and what the scripted nodes were asked."""
+"""What tests ask in one write, and what the scripted nodes were asked, and ran."""
 
 from __future__ import annotations
 
@@ -6,12 +6,34 @@ from slotproxy.cluster.topology import NodeInfo, Topology
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
 from tests.scripted_frames import pack
-from tests.scripted_node import HOST, ScriptedNode
+from tests.scripted_node import HOST, NodeLink, ScriptedNode
 
 
 def send_at_once(client: ScriptedClient, *commands: str) -> None:
     """In one write."""
     client.send_bytes(b"".join(pack(*command.split()) for command in commands))
+
+
+def block(*commands: str) -> bytes:
+    """MULTI, the commands, EXEC."""
+    return b"".join(pack(*command.split()) for command in ("MULTI", *commands, "EXEC"))
+
+
+def send_block(client: ScriptedClient, *commands: str) -> None:
+    client.send_bytes(block(*commands))
+
+
+def ran(node: ScriptedNode) -> list[str]:
+    """The commands that ran, in that order."""
+    return [b" ".join(entry.words).decode() for entry in node.executed]
+
+
+def step(link: NodeLink, commands: int) -> None:
+    """The node executes so many commands of a connection, and sends what it answers."""
+    link.receive()
+    for _ in range(commands):
+        link.execute()
+    link.send()
 
 
 def names(node: ScriptedNode) -> list[str]:
