@@ -235,7 +235,7 @@ def patience(words: list[bytes]) -> float | None:
     """How many seconds the command may wait, 0.0 for ever; None: it does not wait."""
     name = words[0].upper()
     if name in (b"BLPOP", b"BRPOP", b"BLMOVE"):
-        return float(words[-1])
+        return float.fromhex(words[-1].decode()) if b"x" in words[-1] else float(words[-1])
     if name == b"XREAD":
         upper = [word.upper() for word in words]
         before = upper[: upper.index(b"STREAMS")]

@@ -195,6 +195,8 @@ class NodeLink:
         if not self.closed:
             self.closed = True
             self.memory = Remembered()
+            if self in self.node.waiting:
+                self.node.waiting.remove(self)
             self.inbox.clear()
             self.outbox = b""
             self._socket.close()
@@ -359,9 +361,7 @@ class ScriptedNode:
         """Give what there is now to the connections that wait for it, the one that has waited longest first."""
         for link in self.waiting[:]:
             waits = link.memory.waits
-            if waits is None:
-                self.waiting.remove(link)
-                continue
+            assert waits is not None
             reply = self._apply(link, waits.words)
             if reply not in (NIL, NO_ARRAY, WRONG_TYPE):
                 self.executed.append(Executed(link.id, tuple(waits.words), reply))
@@ -372,9 +372,7 @@ class ScriptedNode:
         ended = 0
         for link in self.waiting[:]:
             waits = link.memory.waits
-            if waits is None:
-                self.waiting.remove(link)
-                continue
+            assert waits is not None
             slot = slot_of(waits.keys[0])
             owner = self.owner(slot)
             if waits.deadline is not None and self.cluster.clock() >= waits.deadline:
@@ -390,10 +388,16 @@ class ScriptedNode:
 
     def demote(self) -> None:
         """It becomes a replica: who waits is told, and hung up on. Who owns its slots is the test's to say."""
-        for link in self.waiting[:]:
-            self._unblock(link, DEMOTED)
+        for link in self.force_unblock():
             link.send()
             link.drop()
+
+    def force_unblock(self) -> list[NodeLink]:
+        """Who waits is told that it is no primary any more, and is to be hung up on."""
+        links = self.waiting[:]
+        for link in links:
+            self._unblock(link, DEMOTED)
+        return links
 
     def _unblock(self, link: NodeLink, reply: bytes) -> None:
         self.waiting.remove(link)

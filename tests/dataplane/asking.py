@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from slotproxy.cluster.topology import NodeInfo, Topology
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
@@ -34,6 +36,29 @@ def step(link: NodeLink, commands: int) -> None:
     for _ in range(commands):
         link.execute()
     link.send()
+
+
+def do(rig: Rig, *command: str) -> Any:
+    """What somebody else is answered, who then leaves."""
+    client = rig.client()
+    client.send(*command)
+    rig.run()
+    (reply,) = client.replies
+    client.vanish()
+    rig.run()
+    return reply
+
+
+def outside(node: ScriptedNode, *command: str | int) -> bytes:
+    """A node executes what did not come through the proxy; what it then has to say to others is not sent yet."""
+    sock = node.connect()
+    sock.send(pack(*command))
+    link = node.links[-1]
+    step(link, 1)
+    reply = sock.recv(65_536)
+    sock.close()
+    link.receive()
+    return reply
 
 
 def names(node: ScriptedNode) -> list[str]:

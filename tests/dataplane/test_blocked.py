@@ -1,12 +1,10 @@
-"""Clients in blocking commands whose keys lie in one slot: they wait at its node, and nothing is lost when that changes."""
+"""Clients in blocking commands whose keys lie in one slot: they wait at its node; nothing is lost when that changes."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.dataplane.asking import ran, send_at_once, step
+from tests.dataplane.asking import do, outside, ran, send_at_once, step
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
 from tests.scripted_frames import pack
@@ -24,29 +22,6 @@ def blocked_at(rig: Rig, node: ScriptedNode, *command: str) -> ScriptedClient:
     assert len(node.waiting) == 1
     assert client.replies == []
     return client
-
-
-def do(rig: Rig, *command: str) -> Any:
-    """What somebody else is answered."""
-    client = rig.client()
-    client.send(*command)
-    rig.run()
-    (reply,) = client.replies
-    client.vanish()
-    rig.run()
-    return reply
-
-
-def outside(node: ScriptedNode, *command: str | int) -> bytes:
-    """A node executes what did not come through the proxy; what it then has to say to others is not sent yet."""
-    sock = node.connect()
-    sock.send(pack(*command))
-    link = node.links[-1]
-    step(link, 1)
-    reply = sock.recv(65_536)
-    sock.close()
-    link.receive()
-    return reply
 
 
 def commands_on(link: NodeLink) -> list[str]:
@@ -128,7 +103,8 @@ def test_the_next_one_uses_the_same_connection(make_rig: MakeRig) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["BLPOP q{f} x", "BLPOP q{f} -1", "BLMOVE q{f} r{f} LEFT UP 0", "BLMPOP x 1 q{f} LEFT", "BLPOP {f} {a} x"]
+    "command",
+    ["BLPOP q{f} x", "BLPOP q{f} -1", "BLMOVE q{f} r{f} LEFT UP 0", "BLMPOP x 1 q{f} LEFT", "BLPOP {f} {a} x"],
 )
 def test_what_is_wrong_with_it_the_node_says(make_rig: MakeRig, command: str) -> None:
     rig = make_rig()
@@ -331,18 +307,18 @@ def test_a_connection_that_cannot_be_told_now_is_told_later(make_rig: MakeRig) -
     rig = make_rig(2, lanes=2)
     a, b = rig.nodes
     client = blocked_at(rig, a)
+    others = [rig.client() for _ in range(2)]
     rig.dialling = False
-    first = rig.plane.router.territory.nodes[a.id].lanes[0]
-    rig.link_of(first).drop()
+    rig.link_used_by(client, a).drop()
     rig.run()
     rig.cluster.migration(F, a, b)
-    others = [rig.client() for _ in range(2)]
     for other in others:
         other.send("INCR", "n{f}")
     rig.run()
     rig.dialling = True
     rig.run()
     assert sorted(reply for other in others for reply in other.replies) == [1, 2]
+    rig.advance(1)
     do(rig, "RPUSH", "q{f}", "x")
     rig.advance(1, step=0.1)
     assert client.replies == [ELEMENT]
@@ -401,7 +377,7 @@ def test_a_demoted_nodes_connections_are_not_used_again(make_rig: MakeRig) -> No
     a, _ = rig.nodes
     client = blocked_at(rig, a)
     (link,) = a.waiting
-    a._unblock(link, b"-UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)\r\n")
+    assert a.force_unblock() == [link]
     rig.run()  # said, and not hung up yet
     assert link.closed
     rig.advance(1, step=0.1)
