@@ -238,6 +238,13 @@ class Rig:
         request, node, refusal, reply = self.control.confirmations.pop(0)
         self.plane.confirmed(request, node, refusal, reply, genuine)
 
+    def supply(self, *, found: bool = True) -> None:
+        """The oldest function that was asked for is brought to its node, unless nobody has it."""
+        name, node, asked = self.control.supplies.pop(0)
+        if found:
+            self.cluster.by_port(node.info.port).functions.add(name.lower())
+        self.plane.supplied(asked)
+
     def read_table(self) -> None:
         """The command table that was asked for is read."""
         self.control.table_reads = 0
