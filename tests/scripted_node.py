@@ -84,7 +84,7 @@ class NodeLink:
         self._aborted = False
 
     def receive(self) -> int:
-        """Take what has arrived. Returns how many commands are complete that were not before."""
+        """Take what has arrived. Returns how many commands are complete that were not before; the end counts as one."""
         count = 0
         while not self.closed and not self._ended:
             try:
@@ -95,6 +95,7 @@ class NodeLink:
                 data = b""
             if not data:
                 self._ended = True
+                count += 1
                 self._end()
                 break
             self._reader.feed(data)
@@ -117,6 +118,7 @@ class NodeLink:
 
     def _end(self) -> None:
         if self._ended and not self.can_execute():  # also one that waits
+            self.send()  # the server frees a client when what it had answered is written
             self.drop()
 
     def _run(self, words: list[bytes]) -> None:

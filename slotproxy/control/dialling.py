@@ -52,6 +52,8 @@ async def open_stream(
             if stream.why != why:
                 _log.warning("cannot connect to node %s: %s", _shown(stream, address), why)
             plane.unreachable(stream, why)
+            if not stream.is_wanted():  # a leased one is tried once: whoever wants it may go elsewhere
+                return
             await trio.sleep(backoff * (0.5 + random.random()))
             backoff = min(backoff * 2, _BACKOFF_MOST)
             continue

@@ -127,14 +127,18 @@ class Execution(Holder):
     # Watched slots
 
     def _next_watched(self) -> None:
-        if not self._watched:
-            self._start_groups()
-            return
-        watched, group = self._watched.pop(0)
-        exclusive = watched.exclusive
-        if exclusive is None or watched.touched:
+        while not self._over:
+            if not self._watched:
+                self._start_groups()
+                return
+            watched, group = self._watched.pop(0)
+            exclusive = watched.exclusive
+            if exclusive is not None and not watched.touched:
+                self._ask(watched, exclusive, group)
+                return
             self._was_touched(group)
-            return
+
+    def _ask(self, watched: WatchedSlot, exclusive: Exclusive, group: Group | None) -> None:
         requests = [] if group is None else group.requests
         self._group = group
         self._before = []
@@ -153,11 +157,11 @@ class Execution(Holder):
             self._before.append(reply)
             return
         self._exclusive = None
-        if reply.startswith(b"-NOPERM"):
-            exclusive.finish("the node denies EXEC: its block cannot be ended")
+        verdict = judge(self._before, reply)
+        if verdict.outcome == LOOSE or reply.startswith(b"-NOPERM"):
+            exclusive.finish("the node denies MULTI or EXEC: it may be in a block, or still watch")
         else:
             self._plane.exclusives.release(exclusive)
-        verdict = judge(self._before, reply)
         group = self._group
         if verdict.outcome == LOOSE:
             self._end_group(group, errors.loose(exclusive.node.name, self._before[0]))
@@ -165,21 +169,19 @@ class Execution(Holder):
             self._end_group(group, aborted(verdict.reply))
         elif verdict.outcome == NOT_RUN or verdict.reply == NULL_ARRAY:
             self._was_touched(group)
-            return
         else:
             self._end_group(group, verdict.reply, 1)
-        if not self._over:
-            self._next_watched()
+        self._next_watched()
 
     def lease_lost(self, exclusive: Exclusive, whole: bool, why: str) -> None:
         self._exclusive = None
         group = self._group
         if group is None or not whole:
             self._was_touched(group)
-            return
-        self._plane.kill(exclusive, self._client)
-        self._plane.counters.in_doubt += 1
-        self._end_group(group, errors.in_doubt(self._command, exclusive.node.name, why))
+        else:
+            self._plane.kill(exclusive, self._client)
+            self._plane.counters.in_doubt += 1
+            self._end_group(group, errors.in_doubt(self._command, exclusive.node.name, why))
         self._next_watched()
 
     def _was_touched(self, group: Group | None) -> None:
@@ -188,7 +190,6 @@ class Execution(Holder):
             self._abort(NULL_ARRAY)
         else:
             self._end_group(group, _PARTIAL)
-            self._next_watched()
 
     def _has_run(self) -> bool:
         """Whether any block certainly has."""

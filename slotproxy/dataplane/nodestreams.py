@@ -76,6 +76,10 @@ class NodeStream(Stream):
         self.ready = True
         self.open(transport)
 
+    def is_wanted(self) -> bool:
+        """Whether it is to be connected, still."""
+        return not self.retired
+
     def on_attached(self) -> None:
         """It can be used now."""
         raise AssertionError("a connection without on_attached()")

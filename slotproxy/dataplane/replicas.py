@@ -96,6 +96,7 @@ class ReplicaWait(Holder):
         """CLIENT UNBLOCK: the nodes tell what they have counted so far."""
         if self._over:
             return False
+        self._hasty = True
         for exclusive in self._asked:
             self._plane.unblock(exclusive, self._client, self, b"ERROR" if with_error else b"TIMEOUT")
         request.client.deliver(request, integer(1))

@@ -51,6 +51,7 @@ class Wait:
         self.name: Final = name
         self.timeout: Final = timeout
         self.reads: Final = self.kind == "stream"
+        self.moves: Final = name in _MOVES
         self.slots: Final = sorted({int(key_slot(key)) for key in keys})
         self.keys: Final = keys[:1] if name in _MOVES else list(dict.fromkeys(keys))
         self.empty: Final = NULL_ARRAY
@@ -82,7 +83,7 @@ class Wait:
         if self._form == FIRST:
             behind = 3 + int(words[2])
             return command([self._word, b"1", key, *words[behind:]])
-        if self.name in _MOVES:
+        if self.moves:
             return command([self._word, *words[1 : len(words) - 1]])
         return command([self._word, key])
 
@@ -162,7 +163,7 @@ def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait 
         if option == b"BLOCK" and at == 0 and position + 1 < len(arguments):
             at = position + 1
             position += 2
-        elif option == b"COUNT" and position + 1 < len(arguments) and _is_natural(arguments[position + 1]):
+        elif option == b"COUNT" and position + 1 < len(arguments) and _is_integer(arguments[position + 1]):
             position += 2
         elif option == b"GROUP" and group and position + 2 < len(arguments):
             position += 3
@@ -182,7 +183,12 @@ def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait 
 
 
 def _is_natural(word: bytes) -> bool:
-    return word.isdigit() and len(word) <= 15
+    return word.isdigit() and len(word) <= 20 and int(word) < 1 << 64
+
+
+def _is_integer(word: bytes) -> bool:
+    digits = word.removeprefix(b"-")
+    return digits.isdigit() and len(digits) <= 18 and (len(digits) == 1 or digits[:1] != b"0") and word != b"-0"
 
 
 def _seconds(word: bytes) -> float | None:

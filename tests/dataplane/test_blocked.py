@@ -104,7 +104,7 @@ def test_the_next_one_uses_the_same_connection(make_rig: MakeRig) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["BLPOP q{f} x", "BLPOP q{f} -1", "BLMOVE q{f} r{f} LEFT UP 0", "BLMPOP x 1 q{f} LEFT", "BLPOP {f} {a} x"],
+    ["BLPOP q{f} x", "BLPOP q{f} -1", "BLMOVE q{f} r{f} LEFT UP 0", "BLMPOP x 1 q{f} LEFT"],
 )
 def test_what_is_wrong_with_it_the_node_says(make_rig: MakeRig, command: str) -> None:
     rig = make_rig()

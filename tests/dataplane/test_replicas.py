@@ -155,6 +155,9 @@ def test_a_drain_ends_it(make_rig: MakeRig) -> None:
     finished: list[bool] = []
     rig.plane.finish_clients(lambda: finished.append(True))
     rig.run()
+    for node in rig.nodes:
+        node.holding = False
+    rig.run()
     assert finished == [True]
     assert client.closed
 
