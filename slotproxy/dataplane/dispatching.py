@@ -32,7 +32,6 @@ from slotproxy.protocol.decisions import (
     Transact,
     Unknown,
     decide,
-    unknown_subcommand,
 )
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import EMPTY_ARRAY, OK, error
@@ -160,9 +159,7 @@ def _queue(
         client.finish()
         return
     called = plane.table.resolve(arguments)
-    problem = refusal_to_queue(called, decision)
-    if called is not None and called.name == "client" and isinstance(decision, AnswerLocally):
-        problem = unknown_subcommand(arguments)
+    problem = refusal_to_queue(called, decision, arguments)
     if isinstance(decision, Unknown) and not _is_unknown(client, plane, raw):
         return
     if problem is None and transaction.size + len(raw) > plane.request_limits.request:

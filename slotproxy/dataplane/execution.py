@@ -158,8 +158,8 @@ class Execution(Holder):
             return
         self._exclusive = None
         verdict = judge(self._before, reply)
-        if verdict.outcome == LOOSE or reply.startswith(b"-NOPERM"):
-            exclusive.finish("the node denies MULTI or EXEC: it may be in a block, or still watch")
+        if verdict.outcome == LOOSE:
+            exclusive.finish("the node denies MULTI: it still watches")
         else:
             self._plane.exclusives.release(exclusive)
         group = self._group

@@ -133,7 +133,7 @@ def read_wait(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait | No
     timeout = _seconds(arguments[at])
     if timeout is None:
         return None
-    if form[0] == FIRST and not _is_count(arguments, 3 + len(keys)):
+    if form[0] == FIRST and (arguments[2] != b"%d" % len(keys) or not _is_count(arguments, 3 + len(keys))):
         return None
     if name == "blmove" and not all([word.lower() in (b"left", b"right") for word in arguments[3:5]]):
         return None
@@ -149,7 +149,7 @@ def _is_count(arguments: list[bytes], behind: int) -> bool:
         right = words[:1] in ([b"min"], [b"max"])
     if len(words) == 1:
         return right
-    return right and len(words) == 3 and words[1] == b"count" and _is_natural(words[2]) and int(words[2]) > 0
+    return right and len(words) == 3 and words[1] == b"count" and _is_integer(words[2]) and int(words[2]) > 0
 
 
 def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait | None:
@@ -172,7 +172,9 @@ def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait 
         else:
             return None
     ids = arguments[position + 1 + len(keys) :]
-    if len(ids) != len(keys) or len(set(keys)) != len(keys) or (at and not _is_natural(arguments[at])):
+    if len(ids) != len(keys) or len(set(keys)) != len(keys):
+        return None
+    if at and (not _is_integer(arguments[at]) or arguments[at][:1] == b"-"):
         return None
     for id in ids:
         number, _, rest = id.partition(b"-")

@@ -15,7 +15,6 @@ from tests.scripted_node import ScriptedNode, slot_of
 F = slot_of(b"{f}")
 QUEUED = b"QUEUED"
 NOPERM_MULTI = error("NOPERM this user has no permissions to run the 'multi' command")
-NOPERM_EXEC = error("NOPERM this user has no permissions to run the 'exec' command")
 
 
 def units(node: ScriptedNode) -> list[list[list[bytes]]]:
@@ -349,34 +348,6 @@ def test_a_node_that_denies_multi_of_a_sudden_leaves_the_block_in_doubt(make_rig
     assert message.startswith(f"ERR slotproxy: in doubt: node {a.address} did not run the commands as one transaction")
     assert NOPERM_MULTI[1:-2].decode() in message.replace("\\'", "'")
     assert client.replies[-1] == 3
-
-
-def test_a_node_that_denies_exec_loses_its_connection(make_rig: MakeRig) -> None:
-    """Else everything that is sent there from then on would only be queued."""
-    rig = make_rig()
-    a, _ = rig.nodes
-    client, other = rig.client(), rig.client()
-    before = rig.link_used_by(client, a)
-    a.answer("EXEC", NOPERM_EXEC)
-    send_block(client, "INCR {f}")
-    rig.run()
-    other.send("INCR", "{f}")
-    rig.advance(1)
-    assert client.errors() == [f"EXECABORT Transaction discarded because of: {NOPERM_EXEC[1:-2].decode()}"]
-    assert before.closed
-    assert other.replies == [1]
-
-
-def test_in_flight_behind_a_denied_exec_nothing_is_answered_queued(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    a, _ = rig.nodes
-    client, other = rig.client(), rig.client()
-    a.answer("EXEC", NOPERM_EXEC)
-    send_block(client, "INCR {f}")
-    other.send("GET", "{f}")
-    rig.run_proxy()
-    rig.advance(1)
-    assert other.replies == [None]
 
 
 def test_blocks_of_many_clients_on_several_connections_each_count_once(make_rig: MakeRig) -> None:

@@ -381,18 +381,6 @@ def test_what_will_not_pass_is_an_abort_with_its_reason(make_rig: MakeRig) -> No
     assert execute(client, rig, "INCR {f}") == b"*1\r\n:1\r\n"
 
 
-def test_a_connection_whose_exec_was_denied_is_not_used_again(make_rig: MakeRig) -> None:
-    """It is in a block that nothing can end: everything on it would only be queued."""
-    rig = make_rig()
-    client = watching(rig)
-    rig.nodes[0].answer("EXEC", error("NOPERM this user has no permissions to run the 'exec' command"))
-    assert execute(client, rig, "INCR {f}").startswith(b"-EXECABORT Transaction discarded because of: NOPERM ")
-    later = rig.client()
-    later.send("BLPOP", "q{f}", "0.5")
-    rig.advance(1, step=0.1)
-    assert later.raw == NIL
-
-
 def test_a_node_that_denies_multi_of_a_sudden_leaves_the_block_in_doubt(make_rig: MakeRig) -> None:
     rig = make_rig()
     client = watching(rig)

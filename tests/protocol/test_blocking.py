@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -321,11 +320,10 @@ def perhaps_wrong(draw: st.DrawFn) -> list[bytes]:
 
 
 def is_for_the_server_alone(arguments: list[bytes], keys: list[bytes]) -> bool:
-    """What it takes and nobody here reads: numbers of the C library's, COUNT below 0, a stream or BLOCK named twice."""
+    """What it takes and nobody here reads: numbers of the C library's, a stream or BLOCK named twice."""
     exotic = any(word.startswith((b"0x", b"inf", b"INF", b"+")) or len(word) > 15 for word in arguments)
-    below = any(word.upper() == b"COUNT" and following[:1] == b"-" for word, following in pairwise(arguments))
     twice = [word.upper() for word in arguments].count(b"BLOCK") > 1
-    return exotic or below or twice or (arguments[0].startswith(b"XREAD") and len(set(keys)) < len(keys))
+    return exotic or twice or (arguments[0].startswith(b"XREAD") and len(set(keys)) < len(keys))
 
 
 @pytest.mark.parametrize("number", ["2x", "+2", "02", "2e0", " 2"])

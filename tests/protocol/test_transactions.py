@@ -222,7 +222,7 @@ def test_what_is_said_when_a_command_is_queued_is_what_a_server_says(server: Liv
             continue  # not asked about
         if isinstance(decision, AnswerLocally) and decision.name in ("quit", "reset"):
             continue
-        refusal = refusal_to_queue(TABLE.resolve(arguments), decision)
+        refusal = refusal_to_queue(TABLE.resolve(arguments), decision, arguments)
         if refusal is not None and refusal.startswith(b"-ERR slotproxy: "):
             continue  # refused in whatever place
         _, said = server.answers(multi + command(arguments))
@@ -241,4 +241,4 @@ def test_an_error_that_one_server_gives_only_at_exec_is_queued(line: str, early:
     arguments = [word.encode() for word in line.split()]
     decision = decide(TABLE, arguments)
     assert isinstance(decision, Answer | Unknown)
-    assert (refusal_to_queue(TABLE.resolve(arguments), decision) == decision.frame) == early
+    assert (refusal_to_queue(TABLE.resolve(arguments), decision, arguments) == decision.frame) == early
