@@ -34,6 +34,7 @@ from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.nodestreams import NodeStream
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.solitary import Asked
 from slotproxy.protocol.redirects import Refusal
 from slotproxy.protocol.requests import arguments_of
 
@@ -58,12 +59,15 @@ class Proxy:
         self._nursery: trio.Nursery
         self._sleep: trio.CancelScope | None = None
         max_clients, max_exclusive = room(config.max_clients, config.max_exclusive)
-        if max_clients < config.max_clients or max_exclusive < config.max_exclusive:
+        if max_clients < config.max_clients:
             _log.warning(
-                "the limit of open files leaves room for %d clients (--max-clients %d) and %d connections leased to one"
-                " client each (--max-exclusive %d); raise it: ulimit -n",
+                "the limit of open files leaves room for %d clients (--max-clients %d); raise it: ulimit -n",
                 max_clients,
                 config.max_clients,
+            )
+        if max_exclusive < config.max_exclusive:
+            _log.debug(
+                "the limit of open files leaves room for %d blocked or watching clients (--max-exclusive %d)",
                 max_exclusive,
                 config.max_exclusive,
             )
@@ -158,6 +162,15 @@ class Proxy:
             name = arguments_of(request.raw)[1]
             return await self._functions.supply(name, address, request.raw, request.started)
         return await is_genuine(refusal, reply, request.slot, address, self._credentials, address_map)
+
+    def supply_nowait(self, name: bytes, node: Node, asked: Asked) -> None:
+        """See to it that a node has a function."""
+        self._nursery.start_soon(self._supply, name, (node.info.host, node.info.port), asked)
+
+    async def _supply(self, name: bytes, address: Address, asked: Asked) -> None:
+        async with self._confirming:
+            await self._functions.bring(name, address)
+        self.plane.supplied(asked)
 
     def _count_functions(self) -> None:
         self.counters.functions_supplied += 1

@@ -27,6 +27,7 @@ _log = logging.getLogger("slotproxy.nodes")
 _ANSWER = 5.0  # seconds that each node may take
 _SILENCE = 10.0  # seconds for which a node that could not be asked is not asked again
 _FORGET = 1.0  # seconds for which a function that nobody has is not looked for
+_REMEMBER = 10.0  # seconds for which a node is not asked again whether it has a function
 _MOST_MISSING = 1000
 _TEXT = b"Function not found"
 
@@ -45,7 +46,20 @@ class Functions:
         self._denied: dict[Address, float] = {}  # nodes to which nothing could be brought: not tried before then
         self._silent: dict[str, float] = {}  # by node id: not asked before then
         self._brought: dict[Address, float] = {}  # when
+        self._seen: dict[tuple[bytes, Address], float] = {}  # when it was last looked whether a node has a function
         self._turn = trio.Lock()
+
+    async def bring(self, name: bytes, address: Address) -> None:
+        """Have the function at the node at the announced `address` before it is called, if any primary has it."""
+        name = name.lower()
+        now = trio.current_time()
+        seen = self._seen.pop((name, address), -math.inf)
+        if now - seen >= _REMEMBER:
+            await self.supply(name, address, b"", now)
+            seen = now
+        while len(self._seen) >= _MOST_MISSING:
+            del self._seen[next(iter(self._seen))]
+        self._seen[(name, address)] = seen
 
     async def supply(self, name: bytes, address: Address, request: bytes, started: float) -> bool:
         """Whether the node at the announced `address` has the function now, and had not when it ran `request`.

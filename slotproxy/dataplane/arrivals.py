@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.plane import Plane
 
 _LOOK_AGAIN: Final = 5.0  # seconds after which a node's promise is asked for anew
+_RENEWAL: Final = 0.25  # seconds between two shares of that, which would be a burst otherwise
 _WITHOUT_PROMISE: Final = 0.05  # seconds between two tries while there is none
 _THERE: Final = b":1\r\n"
 
@@ -74,7 +75,7 @@ class Watched(Solitary):
         self.asking = True
         self._arrivals.look_at(self)
         if self.promised_at == 0.0:
-            self._arrivals.look_soon()
+            self._arrivals.look_soon(self)
 
     def take(self, index: int, reply: bytes) -> None:
         """EXISTS has been answered."""
@@ -85,7 +86,7 @@ class Watched(Solitary):
             return
         if reply[0] == 0x2D:
             self.promised_at = 0.0
-            self._arrivals.look_soon()
+            self._arrivals.look_soon(self)
             return
         self.promised_at = self._arrivals.reactor.now
         if reply == _THERE:
@@ -145,6 +146,10 @@ class Arrivals(Sender):
         self._plane: Final = plane
         self._keys: Final[dict[bytes, list[Watched]]] = {}
         self._timer: Final = _Looks(self)
+        self._without: Final[dict[Watched, None]] = {}  # keys of which no node has promised to tell
+        self._turns: list[Watched] = []  # whose promise is to be renewed, the last one first
+        self._share: int = 0
+        self._renew_at: float = 0.0
         exists = plane.table.get(b"EXISTS")
         assert exists is not None, "every server has EXISTS"
         self.exists: Final = exists
@@ -161,7 +166,6 @@ class Arrivals(Sender):
             watched = Watched(self, key, kind)
             entries.append(watched)
             watched.ask()
-            self.look_soon()
         watched.waiters[waiter] = None
         return watched
 
@@ -199,28 +203,41 @@ class Arrivals(Sender):
                 if slots is None or watched.slot in slots:
                     watched.doubt()
 
-    def look_soon(self) -> None:
-        """Some key is without a promise."""
+    def look_soon(self, watched: Watched) -> None:
+        """A key is without a promise."""
+        self._without[watched] = None
         soon: float = self.reactor.now + _WITHOUT_PROMISE
         if self._timer.due == 0.0 or self._timer.due > soon:
             self.reactor.call_at(soon, self._timer)
 
     def look_again(self) -> None:
-        """Renew promises that are old; try where there are none."""
+        """Try where there is no promise; renew some of the promises, so that each gets its turn in time."""
         now: float = self.reactor.now
-        following = _LOOK_AGAIN
-        for entries in list(self._keys.values()):
-            for watched in entries[:]:
-                if watched.promised_at == 0.0:
-                    following = _WITHOUT_PROMISE
-                    if not watched.asking:
-                        watched.ask()
-                    if now - watched.tried_at >= _WITHOUT_PROMISE:
-                        watched.note()
-                elif now - watched.promised_at >= _LOOK_AGAIN and not watched.asking:
-                    watched.ask()
-        if self._keys:
-            self.reactor.call_at(now + following, self._timer)
+        for watched in list(self._without):
+            if watched.promised_at > 0.0 or not watched.waiters:
+                del self._without[watched]
+                continue
+            if not watched.asking:
+                watched.ask()
+            if now - watched.tried_at >= _WITHOUT_PROMISE:
+                watched.note()
+        if now >= self._renew_at:
+            self._renew_at = now + _RENEWAL
+            self._renew_some()
+        if self._without:
+            self.reactor.call_at(now + _WITHOUT_PROMISE, self._timer)
+        elif self._keys:
+            self.reactor.call_at(self._renew_at, self._timer)
+
+    def _renew_some(self) -> None:
+        if not self._turns:
+            self._turns = [watched for entries in self._keys.values() for watched in entries]
+            self._share = int(len(self._turns) * _RENEWAL / _LOOK_AGAIN) + 1
+        due = self._turns[-self._share :]
+        del self._turns[-self._share :]
+        for watched in due:
+            if watched.promised_at > 0.0 and watched.waiters and not watched.asking:
+                watched.ask()
 
 
 class _Looks(Timer):

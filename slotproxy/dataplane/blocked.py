@@ -74,7 +74,7 @@ class Blocked(Waiter):
             self._slot = wait.slots[0]
         now: float = plane.reactor.now
         self._owner: Final = Request(client, called, 0, raw, now)
-        self._deadline: float = now + wait.timeout if wait is not None and wait.timeout > 0.0 else float("inf")
+        self._deadline: float = now + wait.timeout if wait is not None and wait.timeout != 0.0 else float("inf")
         self._state: int = _WAITING
         self._exclusive: Exclusive | None = None
         self._spent: Exclusive | None = None  # has answered, but not yet to CLIENT UNBLOCK
@@ -121,7 +121,7 @@ class Blocked(Waiter):
         """The proxy ends: the client waits no more."""
         self._ending = True
         if self._state == _AT_NODE:
-            self._recall(b"ERROR")
+            self._recall_or_retry()
         elif self._state != _TRYING:
             self._client.close()
 
@@ -133,7 +133,7 @@ class Blocked(Waiter):
             return True
         self._unblocked_by = request
         if self._state == _AT_NODE:
-            if not self._recall(b"ERROR"):
+            if not self._recall():
                 self._answer_unblocker(b":0\r\n")
         elif self._state != _TRYING:
             self._finish(self._unblocked_with, True)
@@ -178,7 +178,7 @@ class Blocked(Waiter):
     def trouble(self) -> None:
         """The slot is in trouble: the node may be the wrong one."""
         if self._state == _AT_NODE and self._wait is not None:
-            self._recall(b"ERROR")
+            self._recall_or_retry()
 
     def calm(self) -> None:
         """The slot is out of trouble."""
@@ -194,6 +194,8 @@ class Blocked(Waiter):
                 self._exclusive = None
                 exclusive.holder = None  # goes to whoever wants it next
             self._finish(self._empty(), False)
+        elif self._state == _AT_NODE:
+            self._recall_or_retry()
         elif self._state == _WAITING:
             self._go() if now < self._deadline else self._finish(self._empty(), False)
 
@@ -236,6 +238,7 @@ class Blocked(Waiter):
 
     def replied(self, exclusive: Exclusive, reply: bytes) -> None:
         self._exclusive = None
+        self.due = 0.0
         if reply.startswith(_FORCED):
             exclusive.finish("the node is no primary any more")
             self._plane.control.refresh_nowait("a blocked command was ended")
@@ -270,9 +273,7 @@ class Blocked(Waiter):
         if self._command.repeatable or not whole:
             self._elsewhere(_RETRY)
             return
-        # It may wait there still, for an element that would be lost.
-        kill = [b"CLIENT", b"KILL", b"ID", b"%d" % exclusive.fence]
-        plane.tell_node(exclusive.node, exclusive.server_run, kill, None)
+        plane.kill(exclusive, self._client)  # it may wait there still, for an element that would be lost
         plane.counters.in_doubt += 1
         self._finish(errors.in_doubt(self._command, exclusive.node.name, why), False)
 
@@ -286,13 +287,16 @@ class Blocked(Waiter):
         else:
             self._here()
 
-    def _recall(self, how: bytes) -> bool:
+    def _recall_or_retry(self) -> None:
+        if not self._recall():
+            self._plane.reactor.call_at(self._plane.reactor.now + _RETRY, self)
+
+    def _recall(self) -> bool:
         """Have the node unblock it. False when nobody can tell the node."""
         exclusive = self._exclusive
         if exclusive is None or self._unblocking:
             return True
-        words = [b"CLIENT", b"UNBLOCK", b"%d" % exclusive.client_id, how]
-        self._unblocking = self._plane.tell_node(exclusive.node, exclusive.server_run, words, self)
+        self._unblocking = self._plane.unblock(exclusive, self._client, self)
         self._recalled = self._recalled or self._unblocking
         return self._unblocking
 
@@ -304,7 +308,8 @@ class Blocked(Waiter):
         assert wait is not None, "what nobody here can read is not waited for here"
         if not self._watched:
             self._unread = list(range(len(self._keys)))
-            self._watched = [self._plane.arrivals.join(self, key, wait.kind) for key in self._keys]
+            if wait.timeout >= 0.0:
+                self._watched = [self._plane.arrivals.join(self, key, wait.kind) for key in self._keys]
         self._try_next()
 
     def _leave_here(self) -> None:
@@ -376,8 +381,11 @@ class Blocked(Waiter):
             if spent is not None:
                 self._spent = None
                 self._plane.exclusives.release(spent)
-            if reply[0] == 0x2D and self._state == _AT_NODE:
-                self._answer_unblocker(b":0\r\n")
+            if self._state == _AT_NODE:
+                if reply.startswith(b"-NOPERM"):
+                    self._answer_unblocker(b":0\r\n")
+                else:  # the node had not got the command yet, or could not be told
+                    self._plane.reactor.call_at(self._plane.reactor.now + _RETRY, self)
             return
         self._attempt = None
         if self._state == _DONE:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.lanes import Node
     from slotproxy.dataplane.nodestreams import NodeStream
     from slotproxy.dataplane.requests import Request
+    from slotproxy.dataplane.solitary import Asked
 
 
 class Dialler(Protocol):
@@ -30,6 +31,12 @@ class Control(Dialler, Protocol):
         """Find out whether a script's or module's refusal is the node's own, then call `Plane.confirmed`.
 
         For NOFUNCTION also bring the function there from another node; confirmed only when it is there.
+        """
+
+    def supply_nowait(self, name: bytes, node: "Node", asked: "Asked") -> None:
+        """See to it that a node has a function that a transaction is about to call, if any node has it.
+
+        `Plane.supplied` is called when that has been tried.
         """
 
     def ask_aside_nowait(self, request: "Request", node: "Node") -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from slotproxy.dataplane.answers import answer_locally, runs_alone
 from slotproxy.dataplane.blocked import Blocked
-from slotproxy.dataplane.execution import Execution
+from slotproxy.dataplane.execution import Execution, calls_function
 from slotproxy.dataplane.replicas import ReplicaWait
 from slotproxy.dataplane.requests import Request, parts_of
 from slotproxy.dataplane.solo import Solo
 from slotproxy.dataplane.watching import Watch
 from slotproxy.protocol.blocking import read_wait
-from slotproxy.protocol.blocks import QUEUED, block_of
+from slotproxy.protocol.blocks import QUEUED, aborted, block_of
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import (
     CROSSSLOT,
@@ -36,7 +36,7 @@ from slotproxy.protocol.decisions import (
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import EMPTY_ARRAY, OK, command, error
 from slotproxy.protocol.slots import key_slot
-from slotproxy.protocol.transactions import DISCARDED, KEYLESS, Plan, Queued, refusal_to_queue
+from slotproxy.protocol.transactions import DISCARDED, KEYLESS, READS, Plan, Queued, refusal_to_queue
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -65,7 +65,11 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
     arguments = arguments_of(raw)
     decision = decide(plane.table, arguments, plane.allow_admin)
     transaction = client.transaction
-    if isinstance(decision, Transact):
+    if isinstance(decision, Answer) and arguments[0].lower() == b"exec":  # of wrong arity: it discards, too (7.0.15)
+        client.transaction = None
+        client.watching.end()
+        client.answer(aborted(decision.frame))
+    elif isinstance(decision, Transact):
         client.count(decision.command)
         _transact(client, plane, decision.command, arguments, raw)
     elif transaction is not None and not (isinstance(decision, AnswerLocally) and decision.name in _AT_ONCE):
@@ -228,11 +232,15 @@ def _execute(client: "Client", plane: "Plane", transaction: Transaction, called:
         client.transaction = None
         client.answer(EMPTY_ARRAY)
         return
-    if not watches and plan.is_one_block() and not (plan.groups[0].keyless and plan.groups[0].slot != KEYLESS):
+    calls = any([calls_function(one.command) for one in transaction.queued])
+    simple = not watches and not calls and plan.is_one_block()
+    # Commands without keys go to the client's own node otherwise: to keep their order nothing of it may be in flight.
+    if simple and (not plan.groups[0].keyless or plan.groups[0].slot == KEYLESS):
         client.transaction = None
         group = plan.groups[0]
         slot = plane.router.territory.keyless_slot(client.id) if group.slot == KEYLESS else group.slot
-        request = Request(client, called, slot, block_of(group.requests), plane.reactor.now, True)
+        run = READS if group.repeatable else called
+        request = Request(client, run, slot, block_of(group.requests), plane.reactor.now, True)
         request.commands = len(group.requests)
         client.queue.push(request)
         plane.router.submit(request)

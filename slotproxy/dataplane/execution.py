@@ -3,6 +3,7 @@
 Duty: run what a client has queued, in this order, each step when the one before has answered, and put EXEC's array
 together:
 
+    0. functions that are called are brought to nodes that lack them
     1. watched slots without commands: have they been touched?    \\  on the connections on which they are watched;
     2. blocks of watched slots, one after another                 /   any touched one ends it: nil
     3. all other blocks, at once, by the router
@@ -28,12 +29,12 @@ from slotproxy.dataplane.solo import Solo
 from slotproxy.dataplane.watching import WatchedSlot
 from slotproxy.protocol.blocks import NOT_RUN, aborted, block_of, judge
 from slotproxy.protocol.commands import Command
-from slotproxy.protocol.decisions import Answer, AnswerLocally
+from slotproxy.protocol.decisions import Answer, AnswerLocally, Forward
 from slotproxy.protocol.frames import ProtocolError
-from slotproxy.protocol.redirects import error_code, refusal_of
+from slotproxy.protocol.redirects import refusal_of
 from slotproxy.protocol.replies import elements_of
 from slotproxy.protocol.resp import NULL_ARRAY, OK, array, command, error
-from slotproxy.protocol.transactions import KEYLESS, SEVERAL_SLOTS, Group, Plan, Queued, not_in_one_block
+from slotproxy.protocol.transactions import KEYLESS, READS, SEVERAL_SLOTS, Group, Plan, Queued, not_in_one_block
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -43,6 +44,12 @@ _PARTIAL: Final = error(
     "EXECABORT slotproxy: a watched key of this command's slot was touched after commands of other slots had run;"
     " not executed"
 )
+_FUNCTION: Final = -1
+
+
+def calls_function(command: Command | None) -> bool:
+    """Whether it needs a function library at its node."""
+    return command is not None and command.name.startswith("fcall")
 
 
 class Execution(Holder):
@@ -63,6 +70,7 @@ class Execution(Holder):
         self._group: Group | None = None  # which is run on it
         self._before: list[bytes] = []  # replies there
         self._skip: bool = False  # the next one is the one to ASKING
+        self._functions: list[Queued] = []  # calls of functions that have to be there first
         self._pending: i64 = 0  # groups that the router has
         self._over: bool = False
 
@@ -84,10 +92,10 @@ class Execution(Holder):
             if over_nodes and (watched or len(plan.queued) > 1):
                 self._abort(not_in_one_block(plan.queued[over_nodes[0]]))
                 return
-        if any([slot.touched for slot, _ in self._watched]):
-            self._abort(NULL_ARRAY)
-        else:
-            self._next_watched()
+        for one in plan.queued:
+            if calls_function(one.command):
+                self._functions.append(one)
+        self._next_function()
 
     def abandon(self) -> None:
         """The client has left: what has been sent runs to its end."""
@@ -97,6 +105,23 @@ class Execution(Holder):
             self._exclusive = None
             exclusive.finish("its client has left")
         self._give_back()
+
+    def _next_function(self) -> None:
+        """See to it that functions are where they will be called: their absence would show when half has run."""
+        while self._functions:
+            one = self._functions.pop(0)
+            slot = one.decision.slot if isinstance(one.decision, Forward) else self._plan.groups[0].slot
+            if slot == KEYLESS:
+                slot = self._plane.router.territory.keyless_slot(self._client.id)
+            node = self._plane.router.territory.owner(slot)
+            if node is not None:
+                asked = Asked(self._plane, self._owner, self, _FUNCTION)
+                self._plane.control.supply_nowait(one.arguments[1], node, asked)
+                return
+        if any([slot.touched for slot, _ in self._watched]):
+            self._abort(NULL_ARRAY)
+        else:
+            self._next_watched()
 
     # Watched slots
 
@@ -145,6 +170,7 @@ class Execution(Holder):
         if group is None or not whole:
             self._was_touched(group)
             return
+        self._plane.kill(exclusive, self._client)
         self._plane.counters.in_doubt += 1
         self._end_group(group, errors.in_doubt(self._command, exclusive.node.name, why))
         self._next_watched()
@@ -167,13 +193,18 @@ class Execution(Holder):
             slot = plane.router.territory.keyless_slot(self._client.id) if group.slot == KEYLESS else group.slot
             asked = Asked(plane, self._owner, self, self._plan.groups.index(group))
             raw = block_of(group.requests)
-            request = Request(self._client, self._command, slot, raw, plane.reactor.now, True, asked)
+            called = READS if group.repeatable else self._command
+            request = Request(self._client, called, slot, raw, plane.reactor.now, True, asked)
             request.commands = len(group.requests)
             plane.router.submit(request)
         if not groups:
             self._next_outside()
 
     def take(self, index: int, reply: bytes) -> None:
+        if index == _FUNCTION:
+            if not self._over:
+                self._next_function()
+            return
         if index < len(self._plan.groups):
             self._end_group(self._plan.groups[index], reply)
             self._pending -= 1
@@ -252,8 +283,6 @@ class Execution(Holder):
 
     def _finish(self, reply: bytes) -> None:
         self._over = True
-        if reply[0] == 0x2D:
-            self._plane.counters.error(error_code(reply))
-        self._client.deliver(self._owner, reply)
+        self._plane.router.finish(self._owner, reply)
         if self._client.leaving:
             self._client.finish()

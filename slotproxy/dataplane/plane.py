@@ -20,7 +20,7 @@ from slotproxy.dataplane.arrivals import Arrivals
 from slotproxy.dataplane.clients import Client
 from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
-from slotproxy.dataplane.exclusives import Exclusives
+from slotproxy.dataplane.exclusives import Exclusive, Exclusives
 from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.nodestreams import Greeting, NodeStream
 from slotproxy.dataplane.pausing import Pause
@@ -28,6 +28,7 @@ from slotproxy.dataplane.reactor import Reactor, TickListener
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.router import Router
 from slotproxy.dataplane.scripts import Scripts
+from slotproxy.dataplane.senders import Sender
 from slotproxy.dataplane.solitary import Asked, Solitary
 from slotproxy.dataplane.transport import Transport
 from slotproxy.dataplane.turns import Turns
@@ -210,16 +211,25 @@ class Plane(TickListener):
         self._leave()
         return len(self.clients)
 
-    def tell_node(self, node: Node, server_run: str, words: list[bytes], taker: Solitary | None) -> bool:
-        """Say something about a connection to the node that gave it its id, once; `taker` is told the reply (index -1).
+    def unblock(self, exclusive: Exclusive, client: Sender, taker: Solitary, how: bytes = b"ERROR") -> bool:
+        """Have the node end what blocks on a connection; `taker` is told the reply (index -1). False: nobody can."""
+        return self._tell(exclusive, exclusive.client_id, client, b"UNBLOCK", [how], taker)
 
-        False when the node cannot be told now, or is another process by now.
-        """
-        lane = node.lanes[0]
-        if not lane.ready or (server_run != "" and lane.server_run != server_run):
+    def kill(self, exclusive: Exclusive, client: Sender) -> None:
+        """Have the node forget a lost connection before it runs anything newer of the client (the fence)."""
+        self._tell(exclusive, exclusive.fence, client, b"KILL", [], Solitary())
+
+    def _tell(
+        self, exclusive: Exclusive, id: int, client: Sender, what: bytes, how: list[bytes], taker: Solitary
+    ) -> bool:
+        """Once, on the lane of the client; not when the node is another process by now: ids start anew with each."""
+        lane = exclusive.node.lanes[client.lane]
+        run = exclusive.server_run
+        if not lane.ready or not id or (run != "" and lane.server_run != run):
             return False
+        words = [b"CLIENT", what, *([b"ID"] if what == b"KILL" else []), b"%d" % id, *how]
         arrivals = self.arrivals
-        asked = Asked(self, arrivals.owner, taker or Solitary(), -1, patient=False)
+        asked = Asked(self, arrivals.owner, taker, -1, patient=False)
         lane.enqueue(Request(arrivals, arrivals.exists, SLOTS, packed(words), self.reactor.now, False, asked))
         return True
 
@@ -263,6 +273,12 @@ class Plane(TickListener):
         self._awaiting_table = []
         for client in waiting:
             client.release()
+        self._leave()
+
+    def supplied(self, asked: Asked) -> None:
+        """A function is where it was wanted, or nobody has it."""
+        self._enter()
+        self.answered.append(asked)
         self._leave()
 
     def answered_aside(self, request: Request, reply: bytes) -> None:

@@ -89,10 +89,8 @@ class ReplicaWait(Holder):
 
     def unblock(self, request: Request, with_error: bool) -> bool:
         """CLIENT UNBLOCK: the nodes tell what they have counted so far."""
-        how = b"ERROR" if with_error else b"TIMEOUT"
         for exclusive in self._asked:
-            words = [b"CLIENT", b"UNBLOCK", b"%d" % exclusive.client_id, how]
-            self._plane.tell_node(exclusive.node, exclusive.server_run, words, None)
+            self._plane.unblock(exclusive, self._client, self, b"ERROR" if with_error else b"TIMEOUT")
         request.client.deliver(request, integer(1))
         return True
 

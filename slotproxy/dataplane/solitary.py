@@ -38,7 +38,6 @@ class Solitary(Timer):
 
     def take(self, index: int, reply: bytes) -> None:
         """What was asked under this index has been answered."""
-        raise AssertionError("nothing was asked")
 
 
 class Asked(Split):

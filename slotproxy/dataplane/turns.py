@@ -73,8 +73,9 @@ class Turns(ReplyWriter):
         """Start what runs alone, after `alone`."""
         self.task = task
         if task.endless:
-            if self.finishing:  # it has left, or the proxy drains: nothing would be there to be told
-                self.close()
+            if self.finishing:  # it has left, or the proxy drains: there would be nobody to be told
+                if self.unsent() == 0:
+                    self.close()
                 return
             self.paused = True
             self.watch(False, True)

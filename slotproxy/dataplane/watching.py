@@ -16,7 +16,7 @@ from slotproxy.dataplane.lanes import ASKING
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solitary import Asked
 from slotproxy.protocol.commands import Command
-from slotproxy.protocol.redirects import Refusal, error_code, parse_redirect, refusal_of
+from slotproxy.protocol.redirects import Refusal, parse_redirect, refusal_of
 from slotproxy.protocol.resp import OK, command
 from slotproxy.protocol.slots import key_slot
 from slotproxy.protocol.transactions import SEVERAL_SLOTS_WATCHED
@@ -270,6 +270,4 @@ class Watch(Holder):
     def _finish(self, reply: bytes) -> None:
         self._over = True
         self.due = 0.0
-        if reply[0] == 0x2D:
-            self._plane.counters.error(error_code(reply))
-        self._client.deliver(self._owner, reply)
+        self._plane.router.finish(self._owner, reply)

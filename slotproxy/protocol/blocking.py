@@ -42,8 +42,8 @@ class Wait:
     """A well-formed blocking command.
 
     `keys` are those at which something may arrive, in order, each once; `slots` has all keys' slots. `timeout`:
-    seconds; 0.0 means for ever. `kind`: list, zset or stream. `reads`: it reads all of its streams, instead of
-    popping from the first key that has something.
+    seconds; 0.0 means for ever, less that it does not wait. `kind`: list, zset or stream. `reads`: it reads all of
+    its streams, instead of popping from the first key that has something.
     """
 
     def __init__(self, name: str, arguments: list[bytes], keys: list[bytes], at: int, timeout: float) -> None:
@@ -60,10 +60,11 @@ class Wait:
         self._keys_at: Final = len(arguments) - 2 * len(keys)  # of streams
 
     def request(self, left: float) -> bytes:
-        """The command with `left` seconds to wait; never so few that they are rounded to 0, which means for ever."""
+        """The command with `left` seconds to wait (0.0: for ever); never so few that they are rounded to 0, which would
+        mean for ever: 6.2.14 does that to less than 2 ms."""
         words = self._arguments[:]
         if left > 0.0:
-            milliseconds = max(1, int(left * 1000))
+            milliseconds = max(2, int(left * 1000))
             words[self._at] = b"%d" % milliseconds if self._form == BLOCK else b"%d.%03d" % divmod(milliseconds, 1000)
         return command(words)
 
@@ -71,11 +72,13 @@ class Wait:
         """The command that does the same at `key` at once, or is answered that there is nothing."""
         words = self._arguments
         if self.reads:
-            options = words[1 : self._at - 1] + words[self._at + 1 : self._keys_at]
+            options = words[1 : self._keys_at - 1]
+            if self._at:
+                options = words[1 : self._at - 1] + words[self._at + 1 : self._keys_at - 1]
             index = self._keys_at
             while words[index] != key:
                 index += 1
-            return command([self._word, *options, key, words[index + (len(words) - self._keys_at) // 2]])
+            return command([self._word, *options, b"STREAMS", key, words[index + (len(words) - self._keys_at) // 2]])
         if self._form == FIRST:
             behind = 3 + int(words[2])
             return command([self._word, b"1", key, *words[behind:]])
@@ -168,14 +171,14 @@ def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait 
         else:
             return None
     ids = arguments[position + 1 + len(keys) :]
-    if at == 0 or len(ids) != len(keys) or len(set(keys)) != len(keys) or not _is_natural(arguments[at]):
+    if len(ids) != len(keys) or len(set(keys)) != len(keys) or (at and not _is_natural(arguments[at])):
         return None
     for id in ids:
         number, _, rest = id.partition(b"-")
         special = id == (b">" if group else b"$")
         if not special and not (_is_natural(number) and (not rest or _is_natural(rest)) and not id.endswith(b"-")):
             return None
-    return Wait(name, arguments, keys, at, int(arguments[at]) / 1000)
+    return Wait(name, arguments, keys, at, int(arguments[at]) / 1000 if at else -1.0)
 
 
 def _is_natural(word: bytes) -> bool:

@@ -206,6 +206,8 @@ def _by_keys(command: Command, first: str, arguments: list[bytes]) -> Decision:
         if key != keys[0]:
             several = True
             if int(key_slot(key)) != slot:
+                if first in ("xread", "xreadgroup"):  # does not wait, but asks several nodes like one that does
+                    return MayWait(command, keys)
                 if first not in SPLITTABLE:
                     return Answer(CROSSSLOT)
                 if first == "mset" and len(arguments) % 2 == 0:

@@ -43,6 +43,8 @@ SEVERAL_SLOTS_WATCHED: Final = error(
     "CROSSSLOT Watched keys don't hash to the same slot. Give them a common {tag}, or let slotproxy watch them slot by"
     " slot (--cross-slot-transactions per-slot)"
 )
+#: What EXEC is when all that it runs may run twice.
+READS: Final = Command("exec", 1, frozenset({"readonly"}), [], None, None)
 KEYLESS: Final = -1  # the slot of a group without keys
 
 
@@ -63,6 +65,7 @@ class Group:
         self.slot: Final = slot
         self.requests: Final[list[bytes]] = []
         self.keyless: bool = False  # holds commands without keys
+        self.repeatable: bool = True  # to run it twice is to run it once
 
 
 class Piece:
@@ -96,6 +99,7 @@ class Plan:
             for slot, raw in _places(one):
                 group = by_slot[slot] if slot in by_slot else self.groups[0]
                 group.keyless = group.keyless or slot == KEYLESS
+                group.repeatable = group.repeatable and one.command is not None and one.command.repeatable
                 pieces.append(Piece(group, len(group.requests)))
                 group.requests.append(raw)
             self.pieces.append(pieces)
@@ -146,10 +150,10 @@ def refusal_to_queue(command: Command | None, decision: Decision) -> bytes | Non
         return NOT_ALLOWED
     if isinstance(decision, MayWait) and len({int(key_slot(key)) for key in decision.keys}) > 1:
         return CROSSSLOT
-    if isinstance(decision, AwaitReplicas):
+    if isinstance(decision, AwaitReplicas) or (command is not None and command.name == "client|unblock"):
+        name = "CLIENT UNBLOCK" if command is None else command.name.upper().replace("|", " ")
         return error(
-            f"ERR slotproxy: {decision.command.name.upper()} inside a transaction is refused: what it would count is"
-            " not known there"
+            f"ERR slotproxy: {name} inside a transaction is refused: its reply is not known at once; send it by itself"
         )
     return None
 

@@ -19,6 +19,7 @@ from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.nodestreams import NodeStream
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.solitary import Asked
 from slotproxy.protocol.redirects import Refusal
 from slotproxy.protocol.requests import RequestLimits
 
@@ -63,6 +64,9 @@ class Dials:
         pass
 
     def confirm_nowait(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
+        raise AssertionError("nothing was sent")
+
+    def supply_nowait(self, name: bytes, node: Node, asked: Asked) -> None:
         raise AssertionError("nothing was sent")
 
     def ask_aside_nowait(self, request: Request, node: Node) -> None:

@@ -19,6 +19,7 @@ from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.nodestreams import Greeting, NodeStream
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.solitary import Asked
 from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.redirects import Refusal
@@ -49,6 +50,7 @@ class ScriptedControl:
         self.refreshes: list[str] = []
         self.confirmations: list[tuple[Request, Node, Refusal, bytes]] = []
         self.asides: list[tuple[Request, Node]] = []
+        self.supplies: list[tuple[bytes, Node, Asked]] = []
         self.table_reads = 0  # asked for, and not answered yet
         self.table_reads_in_all = 0
 
@@ -60,6 +62,9 @@ class ScriptedControl:
 
     def confirm_nowait(self, request: Request, node: Node, refusal: Refusal, reply: bytes) -> None:
         self.confirmations.append((request, node, refusal, reply))
+
+    def supply_nowait(self, name: bytes, node: Node, asked: Asked) -> None:
+        self.supplies.append((name, node, asked))
 
     def ask_aside_nowait(self, request: Request, node: Node) -> None:
         self.asides.append((request, node))
