@@ -80,5 +80,5 @@ async def stage(
 
         yield make
         for one in made:
-            await one.check()
+            await one.assert_nothing_left()
         cluster_with_replicas.disconnect()

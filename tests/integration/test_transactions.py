@@ -76,6 +76,7 @@ async def test_a_hundred_clients_count_exactly_in_blocks(stage: StageFactory) ->
             for number in range(CLIENTS):
                 nursery.start_soon(increment, place, number, seen)
             await place.act()
+        await place.assert_trouble_met()
         async with await place.connect() as client:
             for tag in place.tags:
                 total = b"%d" % len(seen[tag])
@@ -140,6 +141,7 @@ async def test_transfers_never_change_the_sum(stage: StageFactory, reader: str) 
                     nursery.start_soon(transfer, place, tag)
                     nursery.start_soon(add_up, tag)
             await place.act()
+        await place.assert_trouble_met()
         async with await place.connect() as client:
             for tag in tags:
                 assert sum(map(int, await read(client, accounts_of(tag)))) == ACCOUNTS * BALANCE

@@ -74,6 +74,7 @@ async def test_each_slot_of_a_block_over_slots_is_atomic(stage: StageFactory) ->
             for _ in range(4):
                 nursery.start_soon(read)
             await place.act()
+        await place.assert_trouble_met()
         async with await place.connect() as client:
             totals: list[Any] = await client.command("MGET", *(a for a, _ in pairs_of(place.tags[:4])))
             assert sum(int(total or 0) for total in totals) == 3 * blocks

@@ -60,6 +60,7 @@ async def test_a_hundred_clients_count_exactly_with_watch(stage: StageFactory) -
             for number in range(CLIENTS):
                 nursery.start_soon(increment, place, number, done, lost)
             await place.act()
+        await place.assert_trouble_met()
         async with await place.connect() as client:
             for key, count in done.items():
                 assert await client.command("GET", key) == b"%d" % count
