@@ -91,6 +91,8 @@ class Watched(Solitary):
         self.promised_at = self._arrivals.reactor.now
         if reply == _THERE:
             self.note()
+        elif self.taker is None and not self.news:
+            self.ready = False
 
     def note(self) -> None:
         """There may be something: wake who may want it."""
@@ -219,7 +221,7 @@ class Arrivals(Sender):
                 continue
             if not watched.asking:
                 watched.ask()
-            if now - watched.tried_at >= _WITHOUT_PROMISE:
+            if now - watched.tried_at >= _WITHOUT_PROMISE / 2:
                 watched.note()
         if now >= self._renew_at:
             self._renew_at = now + _RENEWAL

@@ -9,7 +9,9 @@ one to the other when the slot gets into trouble or out of it; end with what arr
                  and order are the router's), whenever something may have arrived.
 
 Invariants: never more than one pop is outstanding, so no element is lost or popped twice. The deadline stays what it
-was at first. A client that leaves takes nothing any more: a connection at which it waits is closed at once.
+was at first, and is kept also while a slot is not served: an attempt that could not be sent is taken back. A client
+that leaves takes nothing any more: the connection at which it waits is closed at once, or, when the client may still
+read, half of it, so that what the node had popped before still comes, as on one server.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _UNBLOCKED: Final = error("UNBLOCKED client unblocked via CLIENT UNBLOCK")
 _FORCED: Final = b"-UNBLOCKED force unblock"
 _DELETED: Final = (b"-UNBLOCKED the stream key", b"-NOGROUP ")
+_PATIENCE: Final = 0.1  # seconds after which an attempt that only waits for its slot is taken back
 _RETRY: Final = 0.05  # seconds between two attempts of a command that only its node can read
 
 _LEASING: Final = 0  # a connection to the node is being made
@@ -84,11 +87,13 @@ class Blocked(Waiter):
         self._unread: list[int] = list(range(len(self._keys)))  # of streams
         self._read: list[bytes] = []  # what was found in them
         self._seen: set[int] = set()  # keys that were tried once
-        self._attempt: Request | None = None
+        self._attempt: Request | None = None  # on its way
+        self._index: int = -1  # of its key
+        self._stalled: set[int] = set()  # keys whose slot was not served when they were tried last
         self._deleted: bytes = b""  # what the node said of a stream that is not there any more
         self._recalled: bool = False  # the node was told to unblock it, because the slot is in trouble
         self._unblocking: bool = False  # it has not answered that yet
-        self._ending: bool = False  # the proxy drains
+        self._hasty: bool = False  # nobody waits for it any more: what is there now, or nothing
         self._unblocked_by: Request | None = None  # a CLIENT UNBLOCK that waits for its reply
         self._unblocked_with: bytes = b""
 
@@ -108,25 +113,31 @@ class Blocked(Waiter):
         """The client has left."""
         if self._state == _DONE:
             return
-        attempt = self._attempt
-        if attempt is not None:
-            self._plane.router.withdraw(attempt)
+        self._withdraw()
         exclusive = self._exclusive
         if exclusive is not None:
             self._exclusive = None
             exclusive.finish("its client has left")
         self._end(False)
 
-    def drain(self) -> None:
-        """The proxy ends: the client waits no more."""
-        self._ending = True
+    def depart(self) -> None:
+        self._hasty = True
         if self._state == _AT_NODE:
-            self._recall_or_retry()
-        elif self._state != _TRYING:
+            # What the node has popped by now still comes, and is delivered; it pops nothing for this client any more.
+            exclusive = self._exclusive
+            if exclusive is None or not exclusive.hang_up():
+                self._exclusive = None
+                self._client.close()
+        elif self._state == _LEASING and self._wait is not None:
+            self._return_lease()
+            self._here()
+        elif self._state != _TRYING and self._state != _DONE:
             self._client.close()
 
     def unblock(self, request: Request, with_error: bool) -> bool:
         """CLIENT UNBLOCK: `request` is answered 1 when it ends the wait, 0 when something arrives before."""
+        if self._state == _DONE:
+            return False
         self._unblocked_with = _UNBLOCKED if with_error else self._empty()
         if self._unblocked_by is not None:
             self._answer(request, b":0\r\n")
@@ -135,7 +146,7 @@ class Blocked(Waiter):
         if self._state == _AT_NODE:
             if not self._recall():
                 self._answer_unblocker(b":0\r\n")
-        elif self._state != _TRYING:
+        elif self._state != _TRYING or self._withdraw():
             self._finish(self._unblocked_with, True)
         return True
 
@@ -147,7 +158,10 @@ class Blocked(Waiter):
     def _go(self) -> None:
         """Wait at the node, or here."""
         wait = self._wait
-        if self._slot >= 0 and (wait is None or self._is_calm()) and self._plane.reactor.now >= self._lease_at:
+        if self._hasty and wait is None:
+            self._client.close()
+            return
+        if self._may_lease():
             node = self._plane.router.territory.owner(self._slot)
             if node is not None:
                 self._leave_here()
@@ -171,6 +185,11 @@ class Blocked(Waiter):
         else:
             self._here()
 
+    def _may_lease(self) -> bool:
+        if self._slot < 0 or self._hasty or self._unblocking or self._plane.reactor.now < self._lease_at:
+            return False
+        return self._wait is None or self._is_calm()
+
     def _is_calm(self) -> bool:
         gate = self._plane.router.order.gates.get(self._slot)
         return gate is None or gate.quiet()
@@ -188,15 +207,14 @@ class Blocked(Waiter):
     def fire(self) -> None:
         """The deadline, or another try."""
         now: float = self._plane.reactor.now
-        if self._state == _LEASING and now >= self._deadline:
-            exclusive = self._exclusive
-            if exclusive is not None:
-                self._exclusive = None
-                exclusive.holder = None  # goes to whoever wants it next
+        if self._state == _LEASING:
             self._finish(self._empty(), False)
+        elif self._state == _TRYING:
+            self._give_up_attempt()
         elif self._state == _AT_NODE:
             self._recall_or_retry()
         elif self._state == _WAITING:
+            self._stalled.clear()
             self._go() if now < self._deadline else self._finish(self._empty(), False)
 
     def _set_timer(self) -> None:
@@ -211,7 +229,8 @@ class Blocked(Waiter):
 
     def leased(self, exclusive: Exclusive) -> None:
         if self._wait is not None and (
-            not self._is_calm() or self._plane.router.territory.owner(self._slot) is not exclusive.node
+            self._unblocking
+            or not self._is_calm() or self._plane.router.territory.owner(self._slot) is not exclusive.node
         ):
             self._exclusive = None
             self._plane.exclusives.release(exclusive)
@@ -224,7 +243,7 @@ class Blocked(Waiter):
             self._finish(self._empty(), False)
             return
         raw = self._owner.raw
-        if self._wait is not None and (self._asked_before or self._wait.reads):
+        if self._wait is not None and (self._plane.reactor.now > self._owner.started or self._wait.reads):
             raw = self._wait.request(left if left < float("inf") else 0.0)
         self.due = 0.0
         self._state = _AT_NODE
@@ -253,8 +272,6 @@ class Blocked(Waiter):
         elif reply == _UNBLOCKED and self._recalled:
             if self._unblocked_by is not None:
                 self._finish(self._unblocked_with, True)
-            elif self._ending:
-                self._client.close()
             else:
                 self._elsewhere(_RETRY)
         elif self._wait is not None and self._wait.reads and reply.startswith(_DELETED) and not self._deleted:
@@ -269,6 +286,9 @@ class Blocked(Waiter):
             return
         self._exclusive = None
         plane = self._plane
+        if self._hasty:
+            self._client.close()
+            return
         plane.control.refresh_nowait("connection lost")
         if self._command.repeatable or not whole:
             self._elsewhere(_RETRY)
@@ -280,9 +300,7 @@ class Blocked(Waiter):
     def _elsewhere(self, after: float) -> None:
         """The node would not have it, or could not be reached: wait here, and go to the slot's node later."""
         self._lease_at = self._plane.reactor.now + after
-        if self._ending:
-            self._client.close()
-        elif self._wait is None:
+        if self._wait is None:
             self._find_out()
         else:
             self._here()
@@ -308,7 +326,7 @@ class Blocked(Waiter):
         assert wait is not None, "what nobody here can read is not waited for here"
         if not self._watched:
             self._unread = list(range(len(self._keys)))
-            if wait.timeout >= 0.0:
+            if wait.timeout >= 0.0 and not self._hasty:
                 self._watched = [self._plane.arrivals.join(self, key, wait.kind) for key in self._keys]
         self._try_next()
 
@@ -334,19 +352,8 @@ class Blocked(Waiter):
         """Try the first key where something may be; without one, go on waiting."""
         wait = self._wait
         assert wait is not None
-        found = -1
-        if wait.reads:
-            if self._unread:
-                found = min(self._unread)
-                self._unread.remove(found)
-        else:
-            for index, watched in enumerate(self._watched):
-                if watched.ready and watched.taker is None:
-                    found = index
-                    watched.taken_by(self)
-                    break
+        found = self._next_key(wait)
         if found >= 0:
-            self._state = _TRYING
             self._submit(wait.attempt(self._keys[found]), self._keys[found], found)
             return
         self._state = _WAITING
@@ -356,12 +363,51 @@ class Blocked(Waiter):
             self._finish(self._empty(), False)
         elif self._unblocked_by is not None:
             self._finish(self._unblocked_with, True)
-        elif self._ending:
+        elif self._hasty:
             self._client.close()
-        elif self._slot >= 0 and self._is_calm() and self._plane.reactor.now >= self._lease_at:
+        elif self._may_lease():
             self._go()
         else:
             self._set_timer()
+
+    def _next_key(self, wait: Wait) -> int:
+        """The first key, in order, that is to be tried now; -1: none."""
+        if wait.reads or not self._watched:
+            for index in sorted(self._unread):
+                if index not in self._stalled:
+                    self._unread.remove(index)
+                    return index
+            return -1
+        for index, watched in enumerate(self._watched):
+            if watched.ready and watched.taker is None and index not in self._stalled:
+                watched.taken_by(self)
+                return index
+        return -1
+
+    def _withdraw(self) -> bool:
+        """Take back an attempt that has not been sent. False when it may have run, or may run."""
+        attempt = self._attempt
+        if attempt is None or not self._plane.router.withdraw(attempt):
+            return False
+        self._attempt = None
+        return True
+
+    def _give_up_attempt(self) -> None:
+        """An attempt takes long: if it only waits for its slot, other keys are tried, and this one later."""
+        now: float = self._plane.reactor.now
+        if not self._withdraw():
+            return  # it is on its way, and its answer comes
+        index = self._index
+        if index < 0:
+            self._finish(self._empty(), False)
+            return
+        self._stalled.add(index)
+        if self._wait is not None and self._wait.reads:
+            self._unread.append(index)
+        elif self._watched:
+            self._watched[index].tried(True)
+        self._lease_at = max(self._lease_at, now + _PATIENCE)
+        self._try_next()
 
     def _submit(self, raw: bytes, key: bytes, index: int) -> None:
         plane = self._plane
@@ -372,6 +418,11 @@ class Blocked(Waiter):
         called = self._command if index >= 0 else plane.arrivals.exists
         request = Request(self._client, called, slot, raw, plane.reactor.now, several and index >= 0, asked)
         self._attempt = request
+        self._index = index
+        self._state = _TRYING
+        until: float = self._deadline if index < 0 else min(self._deadline, plane.reactor.now + _PATIENCE)
+        if until < float("inf"):
+            plane.reactor.call_at(until, self)
         plane.router.submit(request)
 
     def take(self, index: int, reply: bytes) -> None:
@@ -390,6 +441,7 @@ class Blocked(Waiter):
         self._attempt = None
         if self._state == _DONE:
             return
+        self.due = 0.0
         wait = self._wait
         if index == _WHERE or wait is None:
             if reply.startswith(b"-ERR slotproxy:"):
@@ -436,7 +488,6 @@ class Blocked(Waiter):
 
     def _find_out(self) -> None:
         """Have the router find the slot's node, by a command that does not wait; then the node is asked again."""
-        self._state = _TRYING
         key = self._keys[0] if self._keys else b""
         self._submit(command([b"EXISTS", key] if key else [b"PING"]), key, _WHERE)
 
@@ -448,7 +499,16 @@ class Blocked(Waiter):
             self._plane.counters.error(error_code(reply))
         self._client.deliver(self._owner, reply)
 
+    def _return_lease(self) -> None:
+        """The connection that is being made goes to whoever wants it next."""
+        exclusive = self._exclusive
+        if exclusive is not None:
+            self._exclusive = None
+            exclusive.holder = None
+
     def _end(self, unblocked: bool) -> None:
+        if self._state == _LEASING:
+            self._return_lease()
         self._state = _DONE
         self.due = 0.0
         self._leave_here()

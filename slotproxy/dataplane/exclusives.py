@@ -99,6 +99,18 @@ class Exclusive(NodeStream):
         if holder is not None:
             holder.lease_lost(self, whole, why)
 
+    def hang_up(self) -> bool:
+        """Say that nothing more will be asked: the node ends what waits there, and what it had answered still comes.
+
+        False when nothing has been sent; then the connection is closed.
+        """
+        transport = self.transport
+        if transport is None or self.unsent() > 0:
+            self.finish("its client has left")
+            return False
+        transport.end_output()
+        return True
+
     def finish(self, why: str) -> None:
         """Close it for good; its holder is not told."""
         self.retired = True

@@ -20,7 +20,7 @@ from slotproxy.dataplane.transport import Transport
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 _DEPARTED: Final = select.EPOLLRDHUP
-_GONE: Final = select.EPOLLHUP | select.EPOLLERR | _DEPARTED
+_GONE: Final = select.EPOLLHUP | select.EPOLLERR
 _JOIN: Final = 262_144  # output up to this size is joined and sent at once; larger values are not copied
 _EVENTS: Final = 1024
 
@@ -56,6 +56,9 @@ class Stream:
     def on_broken(self) -> None:
         """Sending failed or the other side hung up. The stream must close itself."""
         raise AssertionError("a stream without on_broken()")
+
+    def on_departed(self) -> None:
+        """The other side will send nothing more; only who asked to be told is."""
 
     def on_drained(self) -> None:
         """Everything written so far has been sent, after the socket had been full or at the end of a tick."""
@@ -246,6 +249,9 @@ class Reactor:
                     transport = stream.transport
             elif mask & _GONE:
                 stream.on_broken()
+                continue
+            elif mask & _DEPARTED:
+                stream.on_departed()
                 continue
             if mask & WRITE:
                 stream.on_writable()
