@@ -117,11 +117,14 @@ async def read_plainly(client: Connection, accounts: list[str]) -> list[bytes]:
 
 
 READERS = {"MULTI MGET EXEC": read_in_block, "MULTI GET ... EXEC": read_one_by_one_in_block, "MGET": read_plainly}
+# A plain MGET of which a node has not all keys is read key by key (README); every other reader sees all at one moment.
 
 
 @pytest.mark.parametrize("reader", READERS)
 async def test_transfers_never_change_the_sum(stage: StageFactory, reader: str) -> None:
     place = await stage()
+    if reader == "MGET" and place.kind == "resharding":
+        return
     tags = place.tags[:3]
     read = READERS[reader]
 
