@@ -176,7 +176,7 @@ class Blocked(Seeker):
         elif self.state == AT_NODE:
             self._recall_or_retry()
         elif self.state == WAITING:
-            if now >= self.deadline:
+            if now >= self.until():
                 self._finish(self._empty(), False)
             elif self.watched and not self._may_lease():
                 self.seek_again()
@@ -184,7 +184,7 @@ class Blocked(Seeker):
                 self._go()
 
     def _set_timer(self) -> None:
-        at: float = self.deadline
+        at: float = self.until() if self.state == WAITING else self.deadline
         if self._lease_at > self.plane.reactor.now:
             at = min(at, self._lease_at)
         if self.has_stalled():
@@ -300,7 +300,7 @@ class Blocked(Seeker):
 
     def nothing(self) -> None:
         """Nothing is there: go on waiting, unless there is a reason not to."""
-        if self.plane.reactor.now >= self.deadline:
+        if self.plane.reactor.now >= self.until():
             self._finish(self._empty(), False)
         elif self._unblocked_by is not None:
             self._finish(self._unblocked_with, True)

@@ -30,6 +30,7 @@ TRYING: Final = 2  # here, and a command that does not wait is on its way
 WAITING: Final = 3  # here
 DONE: Final = 4
 FOR_EVER: Final = float("inf")
+FIRST_LOOK: Final = 1.0  # seconds for which a first attempt at each key is made, whatever the timeout
 PATIENCE: Final = 0.1  # seconds after which an attempt that only waits for its slot is taken back
 
 
@@ -85,6 +86,13 @@ class Seeker(Waiter):
             if wait.timeout >= 0.0 and not self.hasty:
                 self.watched = [self.plane.arrivals.join(self, key, wait.kind) for key in self.keys]
         self._try_next()
+
+    def until(self) -> float:
+        """When to give up: the deadline; but what is there already is found however short the timeout, as on one
+        server, also when its slot is not served at this moment."""
+        if len(self.seen) < len(self.keys):
+            return max(self.deadline, self.owner.started + FIRST_LOOK)
+        return self.deadline
 
     def leave(self) -> None:
         """Wait here no more."""
@@ -164,8 +172,7 @@ class Seeker(Waiter):
         plane.router.submit(request)
 
     def _be_patient(self) -> None:
-        until: float = min(self.deadline, self.plane.reactor.now + PATIENCE)
-        self.plane.reactor.call_at(until, self)
+        self.plane.reactor.call_at(min(self.until(), self.plane.reactor.now + PATIENCE), self)
 
     def withdraw(self) -> bool:
         """Take back what was asked, if it has not been sent. False when it may have run, or may run."""
@@ -179,7 +186,7 @@ class Seeker(Waiter):
         """An attempt takes long: if it only waits for its slot, other keys are tried, and this one later."""
         if self._attempt is None:
             return
-        late = self.plane.reactor.now >= self.deadline
+        late = self.plane.reactor.now >= self.until()
         if (self._index < 0 and not late) or not self.withdraw():
             self.plane.reactor.call_at(self.plane.reactor.now + PATIENCE, self)
             return
