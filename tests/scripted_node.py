@@ -413,6 +413,8 @@ class ScriptedNode:
         if what == b"TRACKING":
             link.memory.tracking = words[2].upper() == b"ON"
             return OK
+        if what == b"INFO":
+            return bulk(b"id=%d flags=%b multi=-1\n" % (link.id, b"d" if link.memory.dirty else b"N"))
         found = [one for one in self.open_links() if b"%d" % one.id in words[2:4]]
         if what == b"KILL":
             for one in found:

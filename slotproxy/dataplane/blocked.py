@@ -27,6 +27,7 @@ from slotproxy.protocol.slots import key_slot
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
+    from slotproxy.dataplane.lanes import Node
     from slotproxy.dataplane.plane import Plane
 
 _UNBLOCKED: Final = error("UNBLOCKED client unblocked via CLIENT UNBLOCK")
@@ -93,7 +94,7 @@ class Blocked(Seeker):
                 self._exclusive = None
                 self.client.close()
         elif self.state == LEASING and self.wait is not None:
-            self._return_lease()
+            self.plane.exclusives.cancel(self)
             self.seek()
         elif self.state != TRYING and self.state != DONE:
             self.client.close()
@@ -130,18 +131,13 @@ class Blocked(Seeker):
             if node is not None:
                 self.leave()
                 self.state = LEASING
-                exclusive = self.plane.exclusives.lease(node, self)
-                if exclusive is None and (self._asked_before or self.seen):
+                self._set_timer()
+                if self.plane.exclusives.lease(node, self):
+                    return
+                if self._asked_before or self.seen:
                     self._elsewhere(_RETRY_UNREACHABLE)
-                    return
-                if exclusive is None:
-                    self._finish(errors.no_exclusive(self.command, self.plane.exclusives.most), False)
-                    return
-                self._exclusive = exclusive
-                if exclusive.ready:
-                    self.leased(exclusive)
                 else:
-                    self._set_timer()
+                    self._finish(errors.no_exclusive(self.command, self.plane.exclusives.most), False)
                 return
             self._lease_at = self.plane.reactor.now + _RETRY_UNREACHABLE
         if wait is None:
@@ -200,6 +196,7 @@ class Blocked(Seeker):
     # At the node
 
     def leased(self, exclusive: Exclusive) -> None:
+        self._exclusive = exclusive
         if self.wait is not None and (
             self._unblocking
             or not self._is_calm() or self.plane.router.territory.owner(self._slot) is not exclusive.node
@@ -225,8 +222,7 @@ class Blocked(Seeker):
         self._recalled = False
         exclusive.ask(raw, 1)
 
-    def not_leased(self, exclusive: Exclusive, why: str) -> None:
-        self._exclusive = None
+    def not_leased(self, node: "Node", why: str) -> None:
         self._elsewhere(_RETRY_UNREACHABLE)
 
     def replied(self, exclusive: Exclusive, reply: bytes) -> None:
@@ -373,16 +369,9 @@ class Blocked(Seeker):
             self.plane.counters.error(error_code(reply))
         self.client.deliver(self.owner, reply)
 
-    def _return_lease(self) -> None:
-        """The connection that is being made goes to whoever wants it next."""
-        exclusive = self._exclusive
-        if exclusive is not None:
-            self._exclusive = None
-            exclusive.holder = None
-
     def _end(self, unblocked: bool) -> None:
         if self.state == LEASING:
-            self._return_lease()
+            self.plane.exclusives.cancel(self)
         self.state = DONE
         self.due = 0.0
         self.leave()

@@ -4,6 +4,7 @@ Duty: run what a client has queued, in this order, each step when the one before
 together:
 
     0. functions that are called are brought to nodes that lack them
+       with several blocks: is a watched slot touched already (CLIENT INFO)? then nothing runs: nil
     1. watched slots without commands: have they been touched?    \\  on the connections on which they are watched;
     2. blocks of watched slots, one after another                 /   any touched one ends it: nil
     3. all other blocks, at once, by the router
@@ -45,6 +46,13 @@ _PARTIAL: Final = error(
     " not executed"
 )
 _FUNCTION: Final = -1
+_CLIENT_INFO: Final = command([b"CLIENT", b"INFO"])
+
+
+def is_touched(info: bytes) -> bool:
+    """Whether CLIENT INFO says that a watched key has changed (networking.c, flag d)."""
+    flags = info.partition(b" flags=")[2].partition(b" ")[0]
+    return b"d" in flags
 
 
 def calls_function(command: Command | None) -> bool:
@@ -67,6 +75,7 @@ class Execution(Holder):
         self._doubtful: Final[list[bytes]] = []  # and of those that may have
         self._outside: Final[dict[int, bytes]] = {}  # replies of commands that no block holds
         self._watched: list[tuple[WatchedSlot, Group | None]] = []  # still to be run
+        self._unchecked: list[WatchedSlot] = []  # before any block runs
         self._exclusive: Exclusive | None = None
         self._group: Group | None = None  # which is run on it
         self._before: list[bytes] = []  # replies there
@@ -121,10 +130,40 @@ class Execution(Holder):
                 return
         if any([slot.touched for slot, _ in self._watched]):
             self._abort(NULL_ARRAY)
-        else:
-            self._next_watched()
+            return
+        if len(self._watched) > 1 or (self._watched and len(self._plan.groups) > 1):
+            self._unchecked = [slot for slot, group in self._watched if group is not None]
+        self._next_check()
 
     # Watched slots
+
+    def _next_check(self) -> None:
+        """Before any of several blocks runs: is a watched slot touched already? EXEC itself would end its WATCH."""
+        if not self._unchecked:
+            self._next_watched()
+            return
+        watched = self._unchecked[-1]
+        exclusive = watched.exclusive
+        if exclusive is None or watched.touched:
+            self._abort(NULL_ARRAY)
+            return
+        self._exclusive = exclusive
+        watched.exclusive = None
+        exclusive.holder = self
+        self._before = []
+        exists = command([b"EXISTS", *watched.keys])
+        asking = watched.asking
+        exclusive.ask(_CLIENT_INFO + (ASKING + exists if asking else exists), 3 if asking else 2)
+
+    def _checked(self, exclusive: Exclusive) -> None:
+        watched = self._unchecked.pop()
+        watched.keep(exclusive, watched.asking)
+        self._exclusive = None
+        if is_touched(self._before[0]) or refusal_of(self._before[-1]) is not None:
+            watched.touched = True
+            self._abort(NULL_ARRAY)
+        else:
+            self._next_check()
 
     def _next_watched(self) -> None:
         while not self._over:
@@ -150,6 +189,11 @@ class Execution(Holder):
         exclusive.ask(ASKING + block if watched.asking else block, len(requests) + (4 if watched.asking else 3))
 
     def replied(self, exclusive: Exclusive, reply: bytes) -> None:
+        if self._unchecked:
+            self._before.append(reply)
+            if exclusive.awaited == 0:
+                self._checked(exclusive)
+            return
         if self._skip:
             self._skip = False
             return
@@ -175,6 +219,9 @@ class Execution(Holder):
 
     def lease_lost(self, exclusive: Exclusive, whole: bool, why: str) -> None:
         self._exclusive = None
+        if self._unchecked:
+            self._abort(NULL_ARRAY)
+            return
         group = self._group
         if group is None or not whole:
             self._was_touched(group)
@@ -283,6 +330,7 @@ class Execution(Holder):
 
     def _abort(self, reply: bytes) -> None:
         """Nothing has run."""
+        self._unchecked = []
         self._give_back()
         self._finish(reply)
 

@@ -59,26 +59,23 @@ class ReplicaWait(Holder):
             return
         self._missing = len(nodes)
         for node in nodes:
-            exclusive = plane.exclusives.lease(node, self)
-            if exclusive is None:
+            if not plane.exclusives.lease(node, self):
                 self._finish(errors.no_exclusive(self._command, plane.exclusives.most))
                 return
-            self._asked[exclusive] = False
-            if exclusive.ready:
-                self.leased(exclusive)
 
     def leased(self, exclusive: Exclusive) -> None:
+        self._asked[exclusive] = False
         raw = self._owner.raw
         if self._hasty:
             raw = command([*arguments_of(raw)[:-1], b"1"])  # milliseconds
         exclusive.ask(_PING + raw, 2)
 
-    def not_leased(self, exclusive: Exclusive, why: str) -> None:
-        self._asked.pop(exclusive, None)
-        self._finish(errors.uncounted(self._command, exclusive.node.name, why))
+    def not_leased(self, node: "Node", why: str) -> None:
+        self._finish(errors.uncounted(self._command, node.name, why))
 
     def lease_lost(self, exclusive: Exclusive, whole: bool, why: str) -> None:
-        self.not_leased(exclusive, why)
+        self._asked.pop(exclusive, None)
+        self.not_leased(exclusive.node, why)
 
     def replied(self, exclusive: Exclusive, reply: bytes) -> None:
         if not self._asked[exclusive]:
@@ -105,6 +102,7 @@ class ReplicaWait(Holder):
     def abandon(self) -> None:
         """The client has left."""
         self._over = True
+        self._plane.exclusives.cancel(self)
         for exclusive in list(self._asked):
             exclusive.finish("its client has left")
         self._asked.clear()

@@ -20,11 +20,13 @@ class Holding(Holder):
     def __init__(self) -> None:
         super().__init__()
         self.told: list[str] = []
+        self.exclusive: Exclusive | None = None
 
     def leased(self, exclusive: Exclusive) -> None:
+        self.exclusive = exclusive
         self.told.append("leased")
 
-    def not_leased(self, exclusive: Exclusive, why: str) -> None:
+    def not_leased(self, node: Node, why: str) -> None:
         self.told.append(f"not leased: {why}")
 
     def replied(self, exclusive: Exclusive, reply: bytes) -> None:
@@ -45,11 +47,18 @@ def node_of(rig: Rig, node: ScriptedNode) -> Node:
 def lease(rig: Rig, node: ScriptedNode) -> tuple[Exclusive, Holding]:
     """A connection that is there."""
     holder = Holding()
-    exclusive = pool_of(rig).lease(node_of(rig, node), holder)
-    assert exclusive is not None
+    assert pool_of(rig).lease(node_of(rig, node), holder)
     rig.run()
-    assert exclusive.ready
+    exclusive = holder.exclusive
+    assert exclusive is not None and exclusive.ready
     return exclusive, holder
+
+
+def being_made(rig: Rig) -> Exclusive:
+    """The one connection that waits to be dialled."""
+    (stream,) = rig.control.dials
+    assert isinstance(stream, Exclusive)
+    return stream
 
 
 def test_a_connection_is_dialled_and_handed_to_its_holder(make_rig: MakeRig) -> None:
@@ -76,7 +85,7 @@ def test_a_clean_one_is_lent_again_the_last_one_used_first(make_rig: MakeRig) ->
     assert other not in (first, second)
     again, holder = lease(rig, a)
     assert again is first
-    assert holder.told == []  # it is ready at once, and nobody is called back
+    assert holder.told == ["leased"]
     assert lease(rig, a)[0] is second
     assert pool_of(rig).total == 3
 
@@ -131,8 +140,8 @@ def test_beyond_the_bound_there_is_none(make_rig: MakeRig) -> None:
     a, b = rig.nodes
     exclusive, _ = lease(rig, a)
     lease(rig, b)
-    assert pool_of(rig).lease(node_of(rig, a), Holding()) is None
-    assert pool_of(rig).lease(node_of(rig, b), Holding()) is None
+    assert not pool_of(rig).lease(node_of(rig, a), Holding())
+    assert not pool_of(rig).lease(node_of(rig, b), Holding())
     assert pool_of(rig).total == 2
     pool_of(rig).release(exclusive)
     assert lease(rig, a)[0] is exclusive
@@ -154,8 +163,21 @@ def test_at_the_bound_an_idle_one_makes_room_for_another_nodes(make_rig: MakeRig
 def test_those_that_are_being_made_count_too(make_rig: MakeRig) -> None:
     rig = make_rig(2, max_exclusive=1)
     rig.dialling = False
-    assert pool_of(rig).lease(node_of(rig, rig.nodes[0]), Holding()) is not None
-    assert pool_of(rig).lease(node_of(rig, rig.nodes[0]), Holding()) is None
+    assert pool_of(rig).lease(node_of(rig, rig.nodes[0]), Holding())
+    assert not pool_of(rig).lease(node_of(rig, rig.nodes[0]), Holding())
+
+
+def test_they_are_handed_out_in_the_order_in_which_they_were_asked_for(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    rig.dialling = False
+    holders = [Holding() for _ in range(4)]
+    for holder in holders:
+        pool_of(rig).lease(node_of(rig, a), holder)
+    pool_of(rig).cancel(holders[1])
+    for expected in ([0], [0, 2], [0, 2, 3]):
+        rig.connect_lane(rig.control.dials.pop())  # the one that was asked for last is there first
+        assert [number for number, holder in enumerate(holders) if holder.told] == expected
 
 
 def test_a_node_that_cannot_be_dialled_gives_its_place_back_and_is_not_dialled_on(make_rig: MakeRig) -> None:
@@ -163,8 +185,8 @@ def test_a_node_that_cannot_be_dialled_gives_its_place_back_and_is_not_dialled_o
     a, _ = rig.nodes
     rig.dialling = False
     holder = Holding()
-    exclusive = pool_of(rig).lease(node_of(rig, a), holder)
-    assert exclusive is not None
+    assert pool_of(rig).lease(node_of(rig, a), holder)
+    exclusive = being_made(rig)
     rig.refuse_dials("connection refused")
     assert holder.told == ["not leased: connection refused"]
     assert exclusive.retired  # the dialler gives up
@@ -178,9 +200,10 @@ def test_one_that_comes_when_its_holder_has_gone_is_kept_for_the_next(make_rig: 
     rig = make_rig()
     a, _ = rig.nodes
     rig.dialling = False
-    exclusive = pool_of(rig).lease(node_of(rig, a), Holding())
-    assert exclusive is not None
-    exclusive.holder = None
+    holder = Holding()
+    assert pool_of(rig).lease(node_of(rig, a), holder)
+    exclusive = being_made(rig)
+    pool_of(rig).cancel(holder)
     rig.dialling = True
     rig.run()
     assert pool_of(rig).leased() == 0
@@ -192,8 +215,9 @@ def test_one_that_is_finished_while_it_is_made_is_closed_when_it_comes(make_rig:
     a, _ = rig.nodes
     rig.dialling = False
     holder = Holding()
-    exclusive = pool_of(rig).lease(node_of(rig, a), holder)
-    assert exclusive is not None
+    assert pool_of(rig).lease(node_of(rig, a), holder)
+    exclusive = being_made(rig)
+    pool_of(rig).cancel(holder)
     exclusive.finish("its client has left")
     assert pool_of(rig).total == 0
     rig.dialling = True
