@@ -166,7 +166,9 @@ async def test_a_block_over_slots_is_refused_as_a_whole(cluster: EmbeddedCluster
     assert (await front.metrics())["slotproxy_transactions_partial_total"] == 0
 
 
-async def test_a_command_over_all_nodes_is_refused_with_its_block(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
+async def test_a_command_over_all_nodes_is_refused_with_its_block(
+    cluster: EmbeddedCluster, proxy: ProxyFactory
+) -> None:
     front = await proxy()
     with trio.fail_after(WITHIN):
         async with await front.connect() as client:
@@ -177,7 +179,9 @@ async def test_a_command_over_all_nodes_is_refused_with_its_block(cluster: Embed
                 assert await client.command("GET", "k") == b"before", command
 
 
-OVER_ALL_NODES = "DBSIZE | FLUSHALL | KEYS * | SCAN 0 | INFO | SCRIPT LOAD x | RANDOMKEY | CONFIG SET maxmemory-samples 5"
+OVER_ALL_NODES = (
+    "DBSIZE | FLUSHALL | KEYS * | SCAN 0 | INFO | SCRIPT LOAD x | RANDOMKEY | CONFIG SET maxmemory-samples 5"
+)
 
 
 async def test_a_slot_that_fails_has_its_error_at_its_commands_places(
