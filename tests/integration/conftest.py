@@ -40,7 +40,7 @@ async def _made_ready(cluster: EmbeddedCluster) -> None:
 
 @pytest.fixture
 async def replicated(cluster_with_replicas: EmbeddedCluster) -> AsyncIterator[EmbeddedCluster]:
-    """Three primaries with a replica each, no keys. Fail over as you like; kill nothing and move no slot."""
+    """Three primaries with a replica each, no keys. For `fail_over` as often as you like; move no slot."""
     await _made_ready(cluster_with_replicas)
     yield cluster_with_replicas
     cluster_with_replicas.disconnect()

@@ -15,7 +15,7 @@ from tests.conftest import ProxyFactory
 from tests.integration.blocks import Commands, execute
 from tests.integration.conftest import StageFactory
 from tests.integration.load import tags_of
-from tests.integration.stages import replica_of
+from tests.integration.stages import blocked_at, replica_of
 from tests.integration.waits import FOR_EVER, KINDS, NOTHING, Kind, keys_of, waiters_of, waiting
 from tests.integration.wire import packed
 
@@ -171,6 +171,8 @@ async def test_who_came_first_is_served_first(stage: StageFactory, kind: Kind) -
                     clients.append(await place.connect())
                     await clients[-1].send(pack("BLPOP", *keys, 0))
                     await place.blocked(number)
+                    if kind != "several slots" and place.front is not None:
+                        await blocked_at(place.rides[0].here, number)
                 for number in range(5):
                     await other.command("RPUSH", key, number)
                     assert await clients[number].receive() == [key.encode(), b"%d" % number]

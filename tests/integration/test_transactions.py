@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
@@ -116,19 +116,16 @@ async def read_plainly(client: Connection, accounts: list[str]) -> list[bytes]:
     return list(await client.command("MGET", *accounts))
 
 
-READERS = {"MULTI MGET EXEC": read_in_block, "MULTI GET ... EXEC": read_one_by_one_in_block, "MGET": read_plainly}
-# A plain MGET of which a node has not all keys is read key by key (README); every other reader sees all at one moment.
+READERS = (read_in_block, read_one_by_one_in_block, read_plainly)
 
 
-@pytest.mark.parametrize("reader", READERS)
-async def test_transfers_never_change_the_sum(stage: StageFactory, reader: str) -> None:
+async def test_transfers_never_change_the_sum(stage: StageFactory) -> None:
     place = await stage()
-    if reader == "MGET" and place.kind == "resharding":
-        return
     tags = place.tags[:3]
-    read = READERS[reader]
+    # While half of a slot's keys have moved no node can answer MGET, and the proxy asks for them one by one.
+    readers = [read for read in READERS if place.kind != "resharding" or read is not read_plainly]
 
-    async def add_up(tag: str) -> None:
+    async def add_up(tag: str, read: Callable[[Connection, list[str]], Awaitable[list[bytes]]]) -> None:
         async with await place.connect() as client:
             for _ in place.rounds(30):
                 balances = await read(client, accounts_of(tag))
@@ -142,12 +139,13 @@ async def test_transfers_never_change_the_sum(stage: StageFactory, reader: str) 
             for tag in tags:
                 for _ in range(3):
                     nursery.start_soon(transfer, place, tag)
-                    nursery.start_soon(add_up, tag)
+                for read in readers:
+                    nursery.start_soon(add_up, tag, read)
             await place.act()
         await place.assert_trouble_met()
         async with await place.connect() as client:
             for tag in tags:
-                assert sum(map(int, await read(client, accounts_of(tag)))) == ACCOUNTS * BALANCE
+                assert sum(map(int, await read_plainly(client, accounts_of(tag)))) == ACCOUNTS * BALANCE
 
 
 # ---- slots that are held half-way
