@@ -68,6 +68,7 @@ class Exclusive(NodeStream):
             self.reactor.nodes_touched.append(self)
 
     def on_attached(self) -> None:
+        self._pool.note_failure(self, "")
         holder = self.holder
         if holder is None:
             self._pool.release(self)
@@ -78,6 +79,7 @@ class Exclusive(NodeStream):
         if self.retired:
             return
         self.retired = True
+        self._pool.note_failure(self, why)
         self._pool.forget(self)
         holder = self.holder
         if holder is not None:
@@ -99,6 +101,18 @@ class Exclusive(NodeStream):
         if holder is not None:
             holder.lease_lost(self, whole, why)
 
+    def hang_up(self) -> bool:
+        """Say that nothing more will be asked: the node ends what waits there, and what it had answered still comes.
+
+        False when nothing has been sent; then the connection is closed.
+        """
+        transport = self.transport
+        if transport is None or self.unsent() > 0:
+            self.finish("its client has left")
+            return False
+        transport.end_output()
+        return True
+
     def finish(self, why: str) -> None:
         """Close it for good; its holder is not told."""
         self.retired = True
@@ -115,6 +129,7 @@ class Exclusives(Timer):
         self.total: int = 0
         self.most: Final = most
         self._idle: list[Exclusive] = []  # the one used last comes last
+        self._failures: dict[str, str] = {}  # by node: why connecting failed the last time, so that it is logged once
         self._reactor: Final = reactor
         self._counters: Final = counters
         self._dialler: Final = dialler
@@ -140,6 +155,7 @@ class Exclusives(Timer):
         exclusive = Exclusive(self, self._reactor, self._counters, node, self._key)
         exclusive.holder = holder
         exclusive.dialling = True
+        exclusive.why = self._failures.get(node.info.id, exclusive.why)
         self.total += 1
         self._dialler.dial_nowait(exclusive)
         return exclusive
@@ -163,6 +179,12 @@ class Exclusives(Timer):
         self._idle.append(exclusive)
         if self.due == 0.0:
             self._reactor.call_at(self._reactor.now + _LOOK, self)
+
+    def note_failure(self, exclusive: Exclusive, why: str) -> None:
+        """Connecting one to its node has failed, or with "" has not."""
+        self._failures.pop(exclusive.node.info.id, None)
+        if why:
+            self._failures[exclusive.node.info.id] = why
 
     def forget(self, exclusive: Exclusive) -> None:
         """It has been closed, or could not be made."""

@@ -17,6 +17,7 @@ from slotproxy.protocol.commands import Command
 from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import error_code
 from slotproxy.protocol.replies import elements_of
+from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import array, command, integer
 from slotproxy.protocol.slots import SLOTS
 
@@ -42,6 +43,7 @@ class ReplicaWait(Holder):
         self._replies: Final[list[bytes]] = []
         self._missing: int = 0
         self._over: bool = False
+        self._hasty: bool = False  # nobody waits for it any more
 
     def start(self) -> None:
         plane = self._plane
@@ -66,7 +68,10 @@ class ReplicaWait(Holder):
                 self.leased(exclusive)
 
     def leased(self, exclusive: Exclusive) -> None:
-        exclusive.ask(_PING + self._owner.raw, 2)
+        raw = self._owner.raw
+        if self._hasty:
+            raw = command([*arguments_of(raw)[:-1], b"1"])  # milliseconds
+        exclusive.ask(_PING + raw, 2)
 
     def not_leased(self, exclusive: Exclusive, why: str) -> None:
         self._asked.pop(exclusive, None)
@@ -89,6 +94,9 @@ class ReplicaWait(Holder):
 
     def unblock(self, request: Request, with_error: bool) -> bool:
         """CLIENT UNBLOCK: the nodes tell what they have counted so far."""
+        if self._over:
+            return False
+        self._hasty = True
         for exclusive in self._asked:
             self._plane.unblock(exclusive, self._client, self, b"ERROR" if with_error else b"TIMEOUT")
         request.client.deliver(request, integer(1))
@@ -101,9 +109,10 @@ class ReplicaWait(Holder):
             exclusive.finish("its client has left")
         self._asked.clear()
 
-    def drain(self) -> None:
-        """The proxy ends."""
-        self._client.close()
+    def depart(self) -> None:
+        self._hasty = True
+        for exclusive in self._asked:  # what they have counted so far is the answer
+            self._plane.unblock(exclusive, self._client, self, b"TIMEOUT")
 
     def _finish(self, reply: bytes) -> None:
         if self._over:

@@ -53,5 +53,7 @@ def judge(before: list[bytes], executed: bytes) -> Verdict:
 
 
 def aborted(reason: bytes) -> bytes:
-    """EXEC's error for a block that the node did not run because of the error frame `reason`, in Redis's words."""
-    return reason if reason.startswith(b"-EXECABORT") else _ABORTED + reason[1:]
+    """EXEC's error for a block that was not run because of the error frame `reason`, in Redis's words (multi.c)."""
+    if reason.startswith(b"-EXECABORT"):
+        return reason
+    return _ABORTED + reason[1:].removeprefix(b"ERR ")

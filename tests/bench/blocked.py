@@ -42,19 +42,22 @@ async def executed(cluster: EmbeddedCluster) -> int:
     return sum([int((await node.info("stats"))["total_commands_processed"]) for node in cluster.nodes])
 
 
-async def blocked(proxy: ProxyProcess, count: int) -> None:
-    """Returns when so many clients are in a blocking command and nothing more is being connected for them."""
+async def blocked(cluster: EmbeddedCluster, proxy: ProxyProcess, count: int, at_nodes: int) -> None:
+    """Returns when so many clients are in a blocking command, so many of them at the nodes."""
     async with await connect("127.0.0.1", proxy.port) as client:
         while True:
             text = (await client.command("INFO", "clients")).decode()
-            if f"blocked_clients:{count}\r\n" in text:
+            there = sum([int((await node.info("clients"))["blocked_clients"]) for node in cluster.nodes])
+            if f"blocked_clients:{count}\r\n" in text and there == at_nodes:
                 return
             await trio.sleep(0.1)
 
 
 async def wait_and_measure(
-    cluster: EmbeddedCluster, proxy: ProxyProcess, arguments: argparse.Namespace, keys: Sequence[list[str]], kind: str
+    cluster: EmbeddedCluster, proxy: ProxyProcess, arguments: argparse.Namespace, keys: Sequence[list[str]]
 ) -> None:
+    at_nodes = len(keys) if len(keys[0]) == 1 else 0
+    kind = "one slot each" if at_nodes else f"{len(keys[0])} keys in several slots"
     before_kib = measure.resident_kib(proxy.pid)
     clients: list[Connection] = []
     for _ in keys:
@@ -63,7 +66,7 @@ async def wait_and_measure(
     cpu = measure.cpu_seconds(proxy.pid)
     for client, its in zip(clients, keys, strict=True):
         await client.send(pack("BLPOP", *its, 0))
-    await blocked(proxy, len(keys))
+    await blocked(cluster, proxy, len(keys), at_nodes)
     await trio.sleep(SETTLE)
     began = measure.cpu_seconds(proxy.pid) - cpu
     sockets = len(os.listdir(f"/proc/{proxy.pid}/fd")) - len(keys)
@@ -72,9 +75,9 @@ async def wait_and_measure(
     cpu, ran = measure.cpu_seconds(proxy.pid) - cpu, await executed(cluster) - ran
     print(f"{kind}: {len(keys)} clients")
     connected, waiting = (connected_kib - before_kib) / len(keys), (kib - connected_kib) / len(keys)
-    print(f"  resident {kib / 1024:.1f} MiB: {connected:.1f} KiB for each client connected, {waiting:.1f} more when blocked")
+    print(f"  resident: {kib / 1024:.1f} MiB; KiB for each client: {connected:.1f}, when blocked {waiting:.1f} more")
     print(f"  descriptors besides the clients': {sockets}")
-    print(f"  CPU: {began / len(keys) * 1e6:.0f} us for each to begin, then {cpu / arguments.seconds:.1%} of one for all")
+    print(f"  CPU: {began / len(keys) * 1e6:.0f} us for each to begin; {cpu / arguments.seconds:.1%} of one all idle")
     print(f"  commands at the nodes: {ran / arguments.seconds / len(keys):.2f} per second and waiter")
     times: list[float] = []
     async with await connect("127.0.0.1", proxy.port) as producer:
@@ -90,7 +93,7 @@ async def wait_and_measure(
     print(f"  push to arrival: p50 {statistics.median(times):.2f} ms, p99 {times[int(len(times) * 0.99)]:.2f} ms\n")
     for client in clients:
         client.close()
-    await blocked(proxy, 0)
+    await blocked(cluster, proxy, 0, 0)
 
 
 async def bench(arguments: argparse.Namespace) -> None:
@@ -102,9 +105,9 @@ async def bench(arguments: argparse.Namespace) -> None:
             proxy = ProxyProcess(cluster.seeds, guard=guard)
             await proxy.start()
             print(f"slotproxy {flavour()}, {os.cpu_count()} CPUs\n")
-            for keys_of, kind in ((keys_at_node, "one slot each"), (keys_over_slots, "four keys in several slots")):
+            for keys_of in (keys_at_node, keys_over_slots):
                 keys = [keys_of(client) for client in range(arguments.clients)]
-                await wait_and_measure(cluster, proxy, arguments, keys, kind)
+                await wait_and_measure(cluster, proxy, arguments, keys)
             await proxy.stop()
     finally:
         guard.close()

@@ -147,6 +147,12 @@ ZRANK @zset b | ZREVRANK @zset nosuch | ZREM @zset a z | ZREMRANGEBYLEX @zset [a
 ZREMRANGEBYSCORE @zset 1 2 | ZREVRANGE @zset 0 1 WITHSCORES | ZREVRANGEBYLEX @zset + - | ZREVRANGEBYSCORE @zset 3 1
 ZSCORE @zset a
 MOVE @str 1 | COPY @str @new DB 1 REPLACE
+BLPOP @list 0.01 | BLPOP @none @list 0.01 | BRPOP @list @none 0.01 | BLMOVE @list @new LEFT RIGHT 0.01
+BLMOVE @list @list RIGHT LEFT 0.01 | BRPOPLPUSH @list @new 0.01 | BZPOPMIN @zset 0.01 | BZPOPMAX @none @zset 0.01
+BLMPOP 0.01 2 @none @list LEFT COUNT 2 | BLMPOP 0.01 1 @list RIGHT | BZMPOP 0.01 2 @none @zset MAX COUNT 2
+BZMPOP 0.01 1 @zset MIN | XREAD BLOCK 10 STREAMS @stream 0 | XREAD COUNT 1 BLOCK 10 STREAMS @none @stream $ 1-1
+XREADGROUP GROUP g c2 BLOCK 10 STREAMS @stream > | XREADGROUP GROUP g c1 BLOCK 10 COUNT 1 STREAMS @stream 0
+XREADGROUP GROUP g c2 COUNT 1 BLOCK 10 NOACK STREAMS @stream >
 """
 
 # DUMP of the string "hello", as 6.2 writes it; later servers read it, too.

@@ -9,14 +9,16 @@ Knows replies and command names only: no server, no socket.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from slotproxy.protocol.commands import CommandTable, KeysError
 from slotproxy.protocol.replies import elements_of
 from slotproxy.protocol.slots import key_slot
 from slotproxy.protocol.splitting import SPLITTABLE
+from slotproxy.protocol.treatments import NODES, PRIMARIES, treatment_of
 
 
 class Call(NamedTuple):
@@ -205,13 +207,32 @@ NOT_SERVED: Final = frozenset(
     ]
 )  # fmt: skip
 """What slotproxy refuses by name."""
+NOT_INSIDE: Final = frozenset(["wait", "waitaof", "client|unblock"])
+"""What slotproxy refuses between MULTI and EXEC."""
+SPANNING: Final = frozenset(["blpop", "brpop", "bzpopmin", "bzpopmax", "blmpop", "bzmpop", "xread", "xreadgroup"])
+"""What may have keys in several slots, other than commands that are split; not between MULTI and EXEC."""
+_NAMES_THE_FLAG = re.compile(rb"-CROSSSLOT .*--cross-slot-transactions.*\r\n")
+_CANNOT_BE_HELD = re.compile(rb"-EXECABORT .*--cross-slot-transactions.*\r\n")
+
+
+class Own(NamedTuple):
+    """What slotproxy answers where it means to differ. `at_once`: between MULTI and EXEC, instead of queueing."""
+
+    pattern: re.Pattern[bytes]
+    at_once: bool = False
 
 
 class Rules:
-    """The rules for servers of one version; `moving`: also those for slots that move."""
+    """The rules for servers of one version; `moving`: also those for slots that move.
 
-    def __init__(self, table: CommandTable, version: tuple[int, ...], *, moving: bool = False) -> None:
+    `per_slot`: slotproxy runs transactions over several slots, slot by slot.
+    """
+
+    def __init__(
+        self, table: CommandTable, version: tuple[int, ...], *, moving: bool = False, per_slot: bool = False
+    ) -> None:
         self.table = table
+        self.per_slot = per_slot
         self._version = version
         self._by_name: dict[str, Compare] = {}
         for command in table.commands():
@@ -238,34 +259,65 @@ class Rules:
             return True  # CLIENT is about slotproxy's own clients, and as in 7.0
         return self._by_name.get(call.name, same)(expected, said)
 
-    def own_answer(self, call: Call) -> re.Pattern[bytes] | None:
-        """What slotproxy answers instead of doing what a plain server would; None where it means to do the same."""
+    def is_accepted(self, call: Call) -> bool:
+        """Whether a server of this version would queue the command, going by the command table."""
+        command = self.table.resolve(list(call.words)) if call.words else None
+        known = command is not None and not (command.subcommands and len(call.words) > 1 and self._version >= (7,))
+        return known and self._has_right_arity(call) and (command is None or "no_multi" not in command.flags)
+
+    def own_answer(self, call: Call, watched: Sequence[Call] = (), *, inside: bool = False) -> Own | None:
+        """What slotproxy answers instead of doing what a plain server would; None where it means to do the same.
+
+        `inside`: between MULTI and EXEC. `watched`: what the client watches.
+        """
         words = call.words
         name = call.name.partition("|")[0]
         if name == "select" and len(words) == 2 and re.fullmatch(rb"-?[1-9]\d{0,8}", words[1]):
-            return re.compile(rb"-ERR SELECT" + _ONE_DATABASE)
+            return Own(re.compile(rb"-ERR SELECT" + _ONE_DATABASE))
         if name in ("move", "swapdb") and len(words) == 3:
-            return re.compile(rb"-ERR " + name.upper().encode() + _ONE_DATABASE)
+            return Own(re.compile(rb"-ERR " + name.upper().encode() + _ONE_DATABASE))
         if name == "copy" and b"DB" in map(bytes.upper, words[3:]):
-            return re.compile(rb"-ERR .*\r\n")
+            return Own(re.compile(rb"-ERR .*\r\n"))
         if name in ("sort", "sort_ro") and _asks_other_keys(words):
-            return _SORT_DENIED
-        if call.name in NOT_SERVED and self._has_right_arity(call):
-            return re.compile(rb"-(ERR|NOPERM) slotproxy: .*\r\n")
-        if self._over_slots(call):
-            return re.compile(rb"-CROSSSLOT Keys in request don't hash to the same slot\r\n")
+            return Own(_SORT_DENIED)
+        if not self._has_right_arity(call):
+            return None
+        if call.name in NOT_SERVED:
+            return Own(re.compile(rb"-(ERR|NOPERM) slotproxy: .*\r\n"), at_once=True)
+        if inside and call.name in NOT_INSIDE:
+            return Own(re.compile(rb"-ERR slotproxy: .* inside a transaction is refused.*\r\n"), at_once=True)
+        if call.name == "watch":
+            over = not (inside or self.per_slot) and len(self._slots([*watched, call])) > 1
+            return Own(_NAMES_THE_FLAG) if over else None
+        if call.name not in SPLITTABLE and (inside or call.name not in SPANNING) and len(self._slots([call])) > 1:
+            return Own(re.compile(rb"-CROSSSLOT Keys in request don't hash to the same slot\r\n"), at_once=True)
         return None
+
+    def own_end(self, queued: Sequence[Call], watched: Sequence[Call]) -> re.Pattern[bytes] | None:
+        """What slotproxy answers to EXEC instead of running these commands; None where it means to run them."""
+        if self.per_slot:
+            return None
+        if len(self._slots([*queued, *watched])) > 1:
+            return _NAMES_THE_FLAG
+        beside = len(queued) > 1 or bool(watched)
+        return _CANNOT_BE_HELD if beside and any(map(self._concerns_all_nodes, queued)) else None
 
     def _has_right_arity(self, call: Call) -> bool:
         command = self.table.resolve(list(call.words))
         return command is not None and command.check_arity(len(call.words))
 
-    def _over_slots(self, call: Call) -> bool:
+    def _concerns_all_nodes(self, call: Call) -> bool:
         command = self.table.resolve(list(call.words))
-        if command is None or call.name in SPLITTABLE or not command.check_arity(len(call.words)):
+        if command is None or (call.name == "scan" and not re.fullmatch(rb"[+-]?\d{0,20}", call.words[1])):
             return False
-        try:
-            keys = command.keys(list(call.words))
-        except KeysError:
-            return False
-        return len({int(key_slot(key)) for key in keys}) > 1
+        return call.name == "config|get" or treatment_of(command) in (PRIMARIES, NODES)
+
+    def _slots(self, calls: Sequence[Call]) -> set[int]:
+        """Where their keys lie."""
+        found: set[int] = set()
+        for call in calls:
+            command = self.table.resolve(list(call.words))
+            if command is not None and command.check_arity(len(call.words)):
+                with contextlib.suppress(KeysError):
+                    found |= {int(key_slot(key)) for key in command.keys(list(call.words))}
+        return found

@@ -6,8 +6,6 @@ a reply is never decoded before it is known to differ. What is asked, and which 
 
 from __future__ import annotations
 
-import re
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,66 +16,21 @@ import hiredis
 import trio
 
 from slotproxy.demo.cluster import EmbeddedCluster
-from slotproxy.demo.connection import pack
 from slotproxy.demo.guard import Guard
 from slotproxy.demo.proxy import ProxyProcess
 from slotproxy.demo.reshard import move_slot
 from slotproxy.demo.servers import server_version
 from slotproxy.protocol.commands import CommandTable
-from slotproxy.protocol.replies import ReplyScanner, elements_of
+from slotproxy.protocol.replies import elements_of
 from slotproxy.protocol.slots import key_slot
+from tests.integration.differential_blocks import Blocks, agree
 from tests.integration.differential_cases import Words
+from tests.integration.differential_peers import CLOSED, Peer, content, shown
 from tests.integration.differential_rules import Call, Rules
 from tests.integration.load import ORDERS
 from tests.servers import standalone_server
 
-HOST: Final = "127.0.0.1"
-PATIENCE: Final = 45.0
-"""Seconds for one reply: more than the proxy's park timeout, so that its own error is seen."""
 CHUNK: Final = 150
-CLOSED: Final = b"<closed>"
-_MARK: Final = b"~end of the replies~"
-_MARK_REPLY: Final = b"$%d\r\n%b\r\n" % (len(_MARK), _MARK)
-
-
-class Peer:
-    """A client on one side, reconnecting when it was hung up on."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self._socket: socket.socket | None = None
-        self._scanner = ReplyScanner()
-
-    def replies(self, requests: Sequence[Words]) -> list[bytes]:
-        """Every reply to these requests, pipelined; the last is CLOSED when the connection ended behind them."""
-        if self._socket is None:
-            self._socket = socket.create_connection((HOST, self.port), timeout=PATIENCE)
-            self._scanner = ReplyScanner()
-        found: list[bytes] = []
-        scanner = self._scanner
-        try:
-            self._socket.sendall(b"".join(pack(*words) for words in requests) + pack("ECHO", _MARK))
-            while True:
-                while scanner.scan():
-                    frame = scanner.buffer[scanner.start : scanner.end]
-                    if frame == _MARK_REPLY:
-                        return found
-                    found.append(frame)
-                data = self._socket.recv(65_536)
-                if not data:
-                    break
-                scanner.feed(data)
-        except ConnectionError:
-            pass
-        except TimeoutError:
-            found.append(b"<no reply>")
-        self.close()
-        return [*found, CLOSED]
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
 
 
 class Divergence(NamedTuple):
@@ -96,10 +49,6 @@ class Divergence(NamedTuple):
         )
 
 
-def shown(words: Words) -> str:
-    return " ".join(word.decode() if re.fullmatch(rb"[!#-&(-~]+", word) else repr(word)[1:] for word in words)
-
-
 class Walk(NamedTuple):
     """What a SCAN returned, key by key; the largest cursor; whether it came to an end."""
 
@@ -109,19 +58,34 @@ class Walk(NamedTuple):
 
 
 class Sides:
-    """Both sides and how to compare them."""
+    """Both sides and how to compare them.
 
-    def __init__(self, plain: int, proxy: int, nodes: Sequence[int], version: tuple[int, ...]) -> None:
+    `other`: slotproxy's port, or that of another plain server (`twin`), which shows that the comparison is right.
+    `nodes`: where the other side's data is. `per_slot`: slotproxy runs transactions slot by slot.
+    """
+
+    def __init__(
+        self,
+        plain: int,
+        other: int,
+        nodes: Sequence[int],
+        version: tuple[int, ...],
+        *,
+        per_slot: bool = False,
+        twin: bool = False,
+    ) -> None:
         self.version = version
-        self._plain, self._proxy = Peer(plain), Peer(proxy)
-        self._direct = [Peer(port) for port in (plain, *nodes)]
+        self.plain, self.other = Peer(plain), Peer(other)
+        self.direct = [Peer(port) for port in (plain, *nodes)]
+        self._twin = twin
+        self._blocks = Blocks()
         table = _table_of(plain)
-        self.rules = Rules(table, version)
-        self._rules = {False: self.rules, True: Rules(table, version, moving=True)}
+        self.rules = Rules(table, version, per_slot=per_slot)
+        self._rules = {False: self.rules, True: Rules(table, version, moving=True, per_slot=per_slot)}
         self._still = threading.Lock()  # held while a slot moves
 
     def close(self) -> None:
-        for peer in (self._plain, self._proxy, *self._direct):
+        for peer in (self.plain, self.other, *self.direct):
             peer.close()
 
     @contextmanager
@@ -146,30 +110,36 @@ class Sides:
     def reset(self) -> None:
         """No keys, no scripts, no functions, on either side; new connections of the clients."""
         # What slotproxy keeps of scripts is known to it alone.
-        self._proxy.replies([(b"SCRIPT", b"FLUSH")])
-        self._plain.close()
-        self._proxy.close()
+        self.other.replies([(b"SCRIPT", b"FLUSH")])
+        self.plain.close()
+        self.other.close()
+        self._blocks.forget()
         clear: list[Words] = [(b"SCRIPT", b"FLUSH"), (b"FLUSHALL",)]
         if self.version >= (7,):
             clear.insert(0, (b"FUNCTION", b"FLUSH"))
         # A key on its way could survive nodes that are flushed one by one.
         with self._still:
-            for peer in self._direct:
+            for peer in self.direct:
                 peer.replies(clear)
+
+    def tick_fast(self) -> None:
+        """A server notices the end of a timeout at its next tick: let it tick a hundred times a second."""
+        for peer in self.direct:
+            peer.replies([(b"CONFIG", b"SET", b"hz", b"100")])
 
     def keys(self) -> list[bytes]:
         """The names of all keys on the plain server and, while nothing moves, at the nodes."""
-        peers = self._direct[:1] if self.in_motion else self._direct
+        peers = self.direct[:1] if self.in_motion else self.direct
         listed = [key for peer in peers for key in elements_of(peer.replies([(b"KEYS", b"*")])[0]) or []]
-        return sorted(set(map(_content, listed)))
+        return sorted(set(map(content, listed)))
 
     def walks(self, options: Words, most: int) -> tuple[Walk, Walk]:
         """SCAN to the end, the plain server's and slotproxy's; at most `most` calls."""
-        return _walk(self._plain, options, most), _walk(self._proxy, options, most)
+        return _walk(self.plain, options, most), _walk(self.other, options, most)
 
     def plain_bulk(self, words: Words) -> bytes:
         """The plain server's reply, which is a bulk string."""
-        return _content(self._plain.replies([words])[0])
+        return content(self.plain.replies([words])[0])
 
     def run(self, sequence: Sequence[Words], sizes: Sequence[int] = ()) -> list[Divergence]:
         """Send it to both sides, in pipelines of these sizes and then of CHUNK; what differs, in order."""
@@ -184,24 +154,25 @@ class Sides:
 
     def _compare(self, chunk: Sequence[Words], before: Sequence[Words], found: list[Divergence]) -> bool:
         """Append what differs to `found`. False: what follows cannot be compared."""
-        calls = [self.rules.call(words) for words in chunk]
-        own = [self.rules.own_answer(call) for call in calls]
-        asked = [call.words for call, pattern in zip(calls, own, strict=True) if pattern is None]
-        expected = iter(plain := self._plain.replies(asked))
-        said = self._proxy.replies(chunk)
-        if len(said) - len(chunk) != len(plain) - len(asked):
+        asked = [self._blocks.ask(self.rules, words) for words in chunk]
+        if self._twin:
+            asked = [one.without_own() for one in asked if one.plain is not None]
+        to_plain = [one.plain for one in asked if one.plain is not None]
+        to_other = to_plain if self._twin else chunk
+        expected = iter(plain := self.plain.replies(to_plain))
+        said = self.other.replies(to_other)
+        if CLOSED in (*plain[-1:], *said[-1:]):
+            self._blocks.forget()
+        if len(said) - len(to_other) != len(plain) - len(to_plain):
             whole = Call("(the whole pipeline)", (b"pipeline",))
             found.append(Divergence(whole, b"".join(plain), b"".join(said), [*before, *chunk]))
             return False
         # Where CLIENT REPLY has swallowed some, the calls are not those of the replies; they only name them.
-        for number, (call, pattern, reply) in enumerate(zip(calls, own, said, strict=False)):
-            if pattern is not None:
-                wanted, agreed = pattern.pattern, bool(pattern.fullmatch(reply))
-            else:
-                wanted = next(expected)
-                agreed = self.rules.agree(call, wanted, reply)
-            if not agreed:
-                found.append(Divergence(call, wanted, reply, [*before, *chunk[: number + 1]]))
+        for number, (one, reply) in enumerate(zip(asked, said, strict=False)):
+            wanted = b"" if one.plain is None else next(expected, b"")
+            if not agree(self.rules, one, wanted, reply):
+                wanted = wanted if one.own is None else one.own.pattern
+                found.append(Divergence(one.call, wanted, reply, [*before, *chunk[: number + 1]]))
         return True
 
     def shrunk(self, divergence: Divergence) -> Divergence:
@@ -222,10 +193,6 @@ class Sides:
         return best
 
 
-def _content(bulk: bytes) -> bytes:
-    return bulk.split(b"\r\n", 1)[1][:-2]
-
-
 def _walk(peer: Peer, options: Words, most: int) -> Walk:
     found: list[bytes] = []
     cursor, largest = b"0", 0
@@ -234,8 +201,8 @@ def _walk(peer: Peer, options: Words, most: int) -> Walk:
         parts = elements_of(reply)
         if parts is None:
             raise AssertionError(f"SCAN {cursor!r} {options}: {reply!r}")
-        cursor = _content(parts[0])
-        found += map(_content, elements_of(parts[1]) or [])
+        cursor = content(parts[0])
+        found += map(content, elements_of(parts[1]) or [])
         largest = max(largest, int(cursor))
         if cursor == b"0":
             return Walk(found, largest, True)
@@ -254,19 +221,32 @@ def _table_of(port: int) -> CommandTable:
 
 
 @contextmanager
-def sides_of(cluster: EmbeddedCluster, guard: Guard) -> Iterator[Sides]:
+def sides_of(cluster: EmbeddedCluster, guard: Guard, *, per_slot: bool = False) -> Iterator[Sides]:
     """A plain server of the cluster's version and a proxy in front of the cluster, for as long as the block runs."""
-    proxy = ProxyProcess(cluster.seeds, guard=guard)
+    flags = ("--cross-slot-transactions", "per-slot") if per_slot else ()
+    proxy = ProxyProcess(cluster.seeds, guard=guard, flags=flags)
     with standalone_server(cluster.server, guard) as plain:
         try:
             trio.run(proxy.start)
-            sides = Sides(plain, proxy.port, [node.port for node in cluster.nodes], server_version(cluster.server))
+            nodes = [node.port for node in cluster.nodes]
+            sides = Sides(plain, proxy.port, nodes, server_version(cluster.server), per_slot=per_slot)
+            sides.tick_fast()
             yield sides
             sides.close()
             assert trio.run(proxy.stop) == 0, proxy.stderr
             assert "Traceback" not in proxy.stderr, proxy.stderr
         finally:
             proxy.kill()
+
+
+@contextmanager
+def twins_of(server: str, guard: Guard) -> Iterator[Sides]:
+    """Two plain servers: whatever differs between them says nothing about slotproxy."""
+    with standalone_server(server, guard) as plain, standalone_server(server, guard) as other:
+        sides = Sides(plain, other, [other], server_version(server), twin=True)
+        sides.tick_fast()
+        yield sides
+        sides.close()
 
 
 class Mover:
