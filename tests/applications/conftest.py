@@ -16,6 +16,7 @@ from slotproxy.demo.guard import Guard
 from slotproxy.demo.proxy import ProxyProcess
 from tests.applications.stages import ClusterStage, FailoverStage, MovingStage, Stage
 from tests.conftest import NODE_TIMEOUT_MS, ProxyFactory
+from tests.integration.observing import by_label
 from tests.servers import standalone_server
 
 # What the proxy does not serve yet. The class @pubsub would also take PUBLISH.
@@ -96,7 +97,10 @@ async def failing_over(replicated: EmbeddedCluster, proxy: ProxyFactory, guard: 
 
 
 async def no_trouble(front: ProxyProcess) -> None:
-    """The proxy left nothing in doubt and nothing half done."""
+    """Nothing was left in doubt or half done, and no client saw an error that one server would not give."""
     metrics = await front.metrics()
     for name in ("in_doubt_total", "parked_expired_total", "transactions_partial_total", "blocked_clients"):
         assert metrics[f"slotproxy_{name}"] == 0, name
+    # ERR: SUBSCRIBE; the other errors of the proxy's own stand above. NOSCRIPT: redis-py then sends the text.
+    errors = await by_label(front, "slotproxy_errors_total", "code")
+    assert set(errors) <= {"ERR", "NOSCRIPT"}, errors

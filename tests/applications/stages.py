@@ -25,8 +25,8 @@ from slotproxy.demo.reshard import Step, move_slot
 from tests.integration.load import ORDERS
 
 PASSES = 3
-OTHERS = 8  # slots of keys that nobody named, in each pass
-LEAST_MOVES = 5  # in each pass, also of one slot only
+NAMED, OTHERS = 8, 4  # slots in each pass: of keys that the application named, and of others that are there
+LEAST_MOVES = 4  # in each pass, also of one slot only
 OPEN_FOR = 0.02  # seconds between the opening of a migration and its first key: an application's pace is not a load's
 
 Answered = Callable[[int], Awaitable[None]]
@@ -116,11 +116,15 @@ class MovingStage(ClusterStage):
         found = {key for node in primaries for key in await keys_at(node)}
         named = {await self.cluster.slot_of(key) for key in keys}
         others = {await self.cluster.slot_of(key) for key in sorted(found)} - named
-        slots = [*named, *random.sample(sorted(others), min(len(others), OTHERS))]
+        slots = [*some(named, NAMED), *some(others, OTHERS)]
         for slot in itertools.islice(itertools.cycle(slots), max(len(slots), LEAST_MOVES)):
             source = await self.cluster.owner(slot)
             target = random.choice([node for node in primaries if node is not source])
             await move_slot(self.cluster, slot, source, target, batch=1, order=ORDERS[number % 2], step=linger)
+
+
+def some(slots: set[int], most: int) -> list[int]:
+    return random.sample(sorted(slots), min(len(slots), most))
 
 
 async def linger(step: Step) -> None:

@@ -55,6 +55,7 @@ async def test_huey_while_slots_move(moving: StageFactory, guard: Guard, way: Wa
     check(await run(way.application, await moving(), guard, way.environ))
 
 
+@pytest.mark.parametrize("way", ["by priority"], indirect=True)
 async def test_huey_while_nodes_fail_over(failing_over: StageFactory, guard: Guard, way: Way) -> None:
     check(await run(way.application, await failing_over(), guard, way.environ))
 

@@ -57,6 +57,7 @@ async def test_rq_while_slots_move(moving: StageFactory, guard: Guard, way: Way)
     check(await run(way.application, await moving(*way.flags), guard, way.environ), way)
 
 
+@pytest.mark.parametrize("way", ["per-slot"], indirect=True)
 async def test_rq_while_nodes_fail_over(failing_over: StageFactory, guard: Guard, way: Way) -> None:
     check(await run(way.application, await failing_over(*way.flags), guard, way.environ), way)
 
