@@ -21,13 +21,13 @@ from slotproxy.demo.connection import Argument, connect
 from slotproxy.demo.node import Node
 from slotproxy.demo.polling import until
 from slotproxy.demo.proxy import ProxyProcess
-from slotproxy.demo.reshard import Step, move_slot
+from slotproxy.demo.reshard import Migration
 from tests.integration.load import ORDERS
 
 PASSES = 3
 NAMED, OTHERS = 8, 4  # slots in each pass: of keys that the application named, and of others that are there
 LEAST_MOVES = 4  # in each pass, also of one slot only
-OPEN_FOR = 0.02  # seconds between the opening of a migration and its first key: an application's pace is not a load's
+OPEN_FOR = 0.02  # seconds before a slot's first key goes and after its last: an application's pace is not a load's
 
 Answered = Callable[[int], Awaitable[None]]
 
@@ -103,13 +103,17 @@ class MovingStage(ClusterStage):
     """The slots of the application's keys move from node to node, one key at a time."""
 
     async def happen(self, keys: Sequence[str], answered: Answered) -> None:
-        for number in range(PASSES):
+        number = 0
+        while number < PASSES or not await self._redirected():
             await answered(1)
             await self._move_some(keys, number)
+            number += 1
         await answered(1)
+
+    async def _redirected(self) -> bool:
+        """Whether work has met slots that had moved, and slots that were on their way."""
         metrics = await self.front.metrics()
-        moved, *others = (metrics[f"slotproxy_{name}_total"] for name in ("moved", "ask", "tryagain"))
-        assert moved > 0 and sum(others) > 0 and moved + sum(others) > 2 * PASSES, (moved, others)
+        return metrics["slotproxy_moved_total"] > 2 and metrics["slotproxy_ask_total"] > 2
 
     async def _move_some(self, keys: Sequence[str], number: int) -> None:
         primaries = await self.cluster.primaries()
@@ -120,16 +124,16 @@ class MovingStage(ClusterStage):
         for slot in itertools.islice(itertools.cycle(slots), max(len(slots), LEAST_MOVES)):
             source = await self.cluster.owner(slot)
             target = random.choice([node for node in primaries if node is not source])
-            await move_slot(self.cluster, slot, source, target, batch=1, order=ORDERS[number % 2], step=linger)
+            migration = Migration(self.cluster, slot, source, target, order=ORDERS[number % 2])
+            await migration.open()
+            await trio.sleep(OPEN_FOR)
+            await migration.move_keys(batch=1)
+            await trio.sleep(OPEN_FOR)
+            await migration.finish(batch=1)
 
 
 def some(slots: set[int], most: int) -> list[int]:
     return random.sample(sorted(slots), min(len(slots), most))
-
-
-async def linger(step: Step) -> None:
-    if step == "migrating":
-        await trio.sleep(OPEN_FOR)
 
 
 class FailoverStage(ClusterStage):
