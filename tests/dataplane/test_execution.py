@@ -9,7 +9,8 @@ from tests.dataplane.asking import do, names, ran, send_at_once, send_block, ste
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
 from tests.scripted_frames import bulk, error
-from tests.scripted_node import SCRIPT, ScriptedNode, slot_of
+from tests.scripted_node import ScriptedNode, slot_of
+from tests.scripted_strings import SCRIPT
 
 F, A, B = slot_of(b"{f}"), slot_of(b"{a}"), slot_of(b"{b}")  # {f} and {b} are node A's, {a} is node B's
 NOT_TOUCHED = bulk(b"id=1 flags=N multi=-1\n")
