@@ -43,18 +43,3 @@ def test_dropped_connections_leave_nothing_but_doubt(seed: int) -> None:
 @pytest.mark.parametrize("seed", seeds())
 def test_vanishing_clients_disturb_nobody(seed: int) -> None:
     play(seed, Chaos(drops=seed % 2 == 0, vanishing=True))
-
-
-@pytest.mark.parametrize("seed", seeds())
-def test_waits_do_not_notice_moving_slots_and_refusals(seed: int) -> None:
-    play(seed, Chaos(queues=True, refusals=seed % 2 == 0))
-
-
-@pytest.mark.parametrize("seed", seeds())
-def test_waits_lose_nothing_but_what_is_in_doubt_when_connections_drop(seed: int) -> None:
-    play(seed, Chaos(queues=True, drops=True))
-
-
-@pytest.mark.parametrize("seed", seeds())
-def test_waiting_clients_that_vanish_take_nothing_along(seed: int) -> None:
-    play(seed, Chaos(queues=True, drops=seed % 2 == 0, vanishing=True))

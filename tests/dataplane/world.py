@@ -168,8 +168,9 @@ class World:
         if self.chaos.vanishing:
             actions.append((self._vanish, 0.3))
         if self._queues is not None:
-            actions += [(self._queues.push, 12), (self._queues.pop, 20), (self._queues.unblock, 0.5), (self._look, 5)]
-            actions += [(self._connect, 15), (self._settle, 3)]
+            unblocks, connects = self.random.choice([0.5, 6]), self.random.choice([0.5, 15])
+            actions += [(self._queues.push, 12), (self._queues.pop, 20), (self._queues.unblock, unblocks)]
+            actions += [(self._look, 5), (self._connect, connects), (self._settle, 3)]
             if self.chaos.vanishing:
                 actions.append((self._queues.leave, 0.5))
         return actions
@@ -331,8 +332,9 @@ class World:
     def _drop(self) -> None:
         rig = self._rig
         how = self.random.randrange(3)
-        if how == 0:  # the node closes
-            link = self.random.choice(self._links() or [None])
+        if how == 0:  # the node closes, if possible with something that it had to say
+            links = self._links()
+            link = self.random.choice([link for link in links if link.outbox] or links or [None])
             if link is not None:
                 link.drop()
         elif how == 1:  # the proxy's side breaks; what it had sent can still run
