@@ -35,6 +35,7 @@ from tests.integration.differential_cases import (
     variants,
 )
 from tests.integration.differential_keyless import of_containers, sequences
+from tests.integration.differential_parties import Conversation
 from tests.integration.differential_rules import Call
 from tests.integration.differential_sides import Divergence, Sides, sides_of
 
@@ -129,6 +130,17 @@ def check_restored_functions(sides: Sides) -> list[Divergence]:
     restore = (b"FUNCTION", b"RESTORE", payload)
     again = [(*restore, policy) for policy in (b"APPEND", b"REPLACE", b"FLUSH", b"foo")]
     return sides.run([*call, restore, *call, *again, *call, (b"FUNCTION", b"LIST", b"WITHCODE")])
+
+
+# ---- several clients
+
+
+def check_conversation(sides: Sides, conversation: list[Words]) -> list[Divergence]:
+    """The first reply that differs, or that came to one side's client alone; else what the keys hold afterwards."""
+    if not all(sides.knows(words[1]) or len(words) == 2 for words in conversation):
+        return []
+    sides.reset()
+    return Conversation(sides, conversation).run() or look_at_all(sides)
 
 
 # ---- generated sequences
