@@ -8,8 +8,9 @@ itself: a connection reads (`receive`), executes one command (`execute`) and sen
 test chooses every interleaving; `serve` does all three for all connections until nothing is left.
 
 Invariants: every node has its own view of who owns a slot, which only CLUSTER SETSLOT (and `ScriptedCluster`) changes;
-`executed` holds exactly what ran and changed or read data, in the order in which it ran.
-Only strings, MULTI without WATCH, no replicas, no expiry.
+`executed` holds exactly what ran and changed or read data, in the order in which it ran: a command that waited stands
+where it got something. Strings here, lists and streams and what a node remembers of a connection in
+`tests/scripted_lists.py`; no replicas, no expiry.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ import socket
 import zlib
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import hiredis
 
 from slotproxy.cluster.topology import NodeInfo, Topology
+from tests import scripted_lists
+from tests.scripted_frames import NIL, NO_ARRAY, OK, array, bulk, error
+from tests.scripted_lists import DEMOTED, UNBLOCKED, WRONG_TYPE, Body, Data, Keys, Remembered, Waits
 from tests.watched_socket import WatchedSocket, socket_pair
 
 SLOTS: Final = 16384
-OK: Final = b"+OK\r\n"
 HOST: Final = "127.0.0.1"
 _BUCKETS: Final = 64  # of SCAN's table
 
@@ -41,24 +44,6 @@ def slot_of(key: bytes) -> int:
         if end > start + 1:
             key = key[start + 1 : end]
     return binascii.crc_hqx(key, 0) % SLOTS
-
-
-def pack(*words: bytes | str | int) -> bytes:
-    """A command as a client sends it."""
-    encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)
-
-
-def bulk(value: bytes | None) -> bytes:
-    return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def array(frames: list[bytes]) -> bytes:
-    return b"*%d\r\n" % len(frames) + b"".join(frames)
-
-
-def error(text: str) -> bytes:
-    return b"-" + text.encode() + b"\r\n"
 
 
 class Executed(NamedTuple):
@@ -93,12 +78,13 @@ class NodeLink:
         self._ended = False  # the other side has closed; what it sent before still runs
         self._socket = sock
         self._reader = hiredis.Reader()
+        self.memory = Remembered()
         self._asking = False
         self._block: list[tuple[list[bytes], Rule | None]] | None = None  # between MULTI and EXEC
         self._aborted = False
 
     def receive(self) -> int:
-        """Take what has arrived. Returns how many commands are complete that were not before."""
+        """Take what has arrived. Returns how many commands are complete that were not before; the end counts as one."""
         count = 0
         while not self.closed and not self._ended:
             try:
@@ -109,6 +95,7 @@ class NodeLink:
                 data = b""
             if not data:
                 self._ended = True
+                count += 1
                 self._end()
                 break
             self._reader.feed(data)
@@ -119,13 +106,19 @@ class NodeLink:
                 count += 1
         return count
 
+    def can_execute(self) -> bool:
+        """Whether there is a command, and none before it that waits."""
+        return bool(self.inbox) and self.memory.waits is None
+
     def execute(self) -> None:
         """Run the oldest command that was received; its reply goes to `outbox`."""
         self._run(self.inbox.popleft())
+        self.node.serve_waiting()
         self._end()
 
     def _end(self) -> None:
-        if self._ended and not self.inbox:
+        if self._ended and not self.can_execute():  # also one that waits
+            self.send()  # the server frees a client when what it had answered is written
             self.drop()
 
     def _run(self, words: list[bytes]) -> None:
@@ -134,24 +127,26 @@ class NodeLink:
         if self._block is None and name != b"MULTI":  # it holds until after EXEC
             self._asking = name == b"ASKING"
         rule = self.node.rule_for(words)
-        if (self._block is not None or name == b"MULTI") and not (rule is not None and rule.drop):
-            self.outbox += self._in_block(name, words, rule, asking)
-            return
-        if rule is not None and rule.drop and not rule.runs:
+        if rule is not None and rule.drop:
+            if rule.runs:
+                self._reply_to(name, words, None, asking)
             self.drop()
             return
+        self.outbox += self._reply_to(name, words, rule, asking)
+
+    def _reply_to(self, name: bytes, words: list[bytes], rule: Rule | None, asking: bool) -> bytes:
+        if self._block is not None or name == b"MULTI":
+            return self._in_block(name, words, rule, asking)
         if rule is None:
-            self.outbox += self.node.run(self, words, asking)
-            return
+            return self.node.run(self, words, asking)
         reply = self.node.run(self, words, asking) if rule.runs else b""
-        if rule.drop:
-            self.drop()
-            return
-        self.outbox += reply if rule.reply is None else rule.reply
+        return reply if rule.reply is None else rule.reply
 
     def _in_block(self, name: bytes, words: list[bytes], rule: Rule | None, asking: bool) -> bytes:
         """multi.c: commands are checked when they are queued, and once more, all together, at EXEC."""
         if rule is not None and not rule.runs and rule.reply is not None and name in (b"MULTI", b"EXEC"):
+            if rule.reply.startswith(b"-EXECABORT"):
+                self._block = None
             return rule.reply
         if self._block is None:
             self._block, self._aborted = [], False
@@ -164,14 +159,17 @@ class NodeLink:
             self._block.append((words, rule))
             return b"+QUEUED\r\n"
         block, self._block, self._asking = self._block, None, False
+        dirty = self.memory.dirty
+        self.memory.unwatch()
+        if refused := self.node.refusal_of_block([queued for queued, _ in block], asking):
+            return refused
         if self._aborted:
             return error("EXECABORT Transaction discarded because of previous errors.")
-        for queued, _ in block:
-            if refused := self.node.refusal_of(queued, asking):
-                return refused
+        if dirty:
+            return NO_ARRAY
         replies = []
         for queued, rule in block:
-            reply = self.node.run(self, queued, asking)
+            reply = self.node.run(self, queued, asking, waiting=False)
             replies.append(rule.reply if rule is not None and rule.reply is not None else reply)
         return array(replies)
 
@@ -198,6 +196,9 @@ class NodeLink:
         """Close. What was received and not executed never runs; what is in `outbox` is lost."""
         if not self.closed:
             self.closed = True
+            self.memory = Remembered()
+            if self in self.node.waiting:
+                self.node.waiting.remove(self)
             self.inbox.clear()
             self.outbox = b""
             self._socket.close()
@@ -223,6 +224,7 @@ class ScriptedNode:
         self.executed: list[Executed] = []
         self.scripts: set[bytes] = set()  # SHA1s of the scripts that it has
         self.functions: set[bytes] = set()  # each does what `SCRIPT` does
+        self.waiting: list[NodeLink] = []  # blocked, the first one first
         self._rules: list[Rule] = []
         self._last_id = 0
 
@@ -258,12 +260,12 @@ class ScriptedNode:
         moved = 0
         for link in self.links:
             moved += link.receive()
-            while link.inbox:
+            while link.can_execute():
                 link.execute()
                 moved += 1
             if not self.holding:
                 moved += link.send()
-        return moved
+        return moved + self.look_at_waiting()
 
     def drop_links(self) -> None:
         for link in self.links:
@@ -297,8 +299,8 @@ class ScriptedNode:
         """Who owns `slot`, in this node's opinion."""
         return self.owners[slot] if slot in self.owners else self.cluster.layout(slot)
 
-    def run(self, link: NodeLink, words: list[bytes], asking: bool) -> bytes:
-        """Execute one command as a server does; returns its reply."""
+    def run(self, link: NodeLink, words: list[bytes], asking: bool, waiting: bool = True) -> bytes:
+        """Execute one command as a server does; returns its reply, b"" when it waits (if it may: `waiting`)."""
         name = words[0].upper()
         if name == b"ASKING":
             return OK
@@ -306,15 +308,133 @@ class ScriptedNode:
             return self._cluster([word.decode() for word in words])
         if name == b"MIGRATE":
             return self._migrate(words)
-        if name == b"CLIENT" and words[1].upper() == b"ID":
-            return b":%d\r\n" % link.id
+        if name == b"CLIENT":
+            return self._client(link, words)
+        if name == b"UNWATCH":
+            link.memory.unwatch()
+            return OK
         if refusal := self.refusal_of(words, asking):
             return refusal
         if missing := self._missing_code(name, words):
             return missing
-        reply = _COMMANDS[name][1](self.keys, words)
+        if name == b"WATCH":
+            link.memory.watched.update(words[1:])
+            return OK
+        seconds = scripted_lists.patience(words) if waiting else None
+        if seconds is not None:
+            words = scripted_lists.fixed(self.keys, words)
+        reply = self._apply(link, words, reading=link.memory.tracking)
+        if seconds is not None and reply in (NIL, NO_ARRAY):
+            deadline = self.cluster.clock() + seconds if seconds else None
+            link.memory.waits = Waits(words, _COMMANDS[name][0](words), deadline)
+            self.waiting.append(link)
+            return b""
         self.executed.append(Executed(link.id, tuple(words), reply))
         return reply
+
+    def _apply(self, link: NodeLink, words: list[bytes], reading: bool = False) -> bytes:
+        """What the command does to the data, and who is told of it."""
+        name = words[0].upper()
+        keys, body = _COMMANDS[name]
+        before = dict.fromkeys(self.keys) if name == b"FLUSHALL" else {}
+        concerned = [key for key in keys(words) if key in self.keys]
+        if name in _OF_STRINGS and any(type(self.keys[key]) is not bytes for key in concerned):
+            return WRONG_TYPE
+        reply = body(self.keys, words)
+        if name in _READS:
+            if reading:
+                link.memory.tracked.update(keys(words))
+        elif reply[0] != 0x2D or name in _SCRIPTS:
+            for key in dict.fromkeys([*concerned, *(key for key in keys(words) if key in self.keys)]):
+                self.touch(key)
+        if name == b"FLUSHALL":
+            for other in self.open_links():
+                other.outbox += other.memory.flushed(list(before))
+        return reply
+
+    # Connections that wait, watch or are told
+
+    def touch(self, key: bytes) -> None:
+        """A key has changed: whoever watches it will know, whoever has read it on a tracking connection is told."""
+        for link in self.open_links():
+            link.outbox += link.memory.changed(key)
+
+    def serve_waiting(self) -> None:
+        """Give what there is now to the connections that wait for it, the one that has waited longest first."""
+        for link in self.waiting[:]:
+            waits = link.memory.waits
+            assert waits is not None
+            reply = self._apply(link, waits.words)
+            if reply not in (NIL, NO_ARRAY, WRONG_TYPE):
+                self.executed.append(Executed(link.id, tuple(waits.words), reply))
+                self._unblock(link, reply)
+
+    def look_at_waiting(self) -> int:
+        """What a server does every now and then: time out, and redirect those whose slot has gone. How many ended."""
+        ended = 0
+        for link in self.waiting[:]:
+            waits = link.memory.waits
+            assert waits is not None
+            slot = slot_of(waits.keys[0])
+            owner = self.owner(slot)
+            if waits.deadline is not None and self.cluster.clock() >= waits.deadline:
+                self._unblock(link, NO_ARRAY)
+            elif self.down:
+                self._unblock(link, error("CLUSTERDOWN The cluster is down"))
+            elif owner is not self and owner is not None and slot not in self.importing:
+                self._unblock(link, error(f"MOVED {slot} {owner.address}"))
+            else:
+                continue
+            ended += 1
+        return ended
+
+    def demote(self) -> None:
+        """It becomes a replica: who waits is told, and hung up on. Who owns its slots is the test's to say."""
+        for link in self.force_unblock():
+            link.send()
+            link.drop()
+
+    def force_unblock(self) -> list[NodeLink]:
+        """Who waits is told that it is no primary any more, and is to be hung up on."""
+        links = self.waiting[:]
+        for link in links:
+            self._unblock(link, DEMOTED)
+        return links
+
+    def _unblock(self, link: NodeLink, reply: bytes) -> None:
+        self.waiting.remove(link)
+        link.memory.waits = None
+        link.outbox += reply
+
+    def _client(self, link: NodeLink, words: list[bytes]) -> bytes:
+        what = words[1].upper()
+        if what == b"ID":
+            return b":%d\r\n" % link.id
+        if what == b"TRACKING":
+            link.memory.tracking = words[2].upper() == b"ON"
+            return OK
+        if what == b"INFO":
+            return bulk(b"id=%d flags=%b multi=-1\n" % (link.id, b"d" if link.memory.dirty else b"N"))
+        found = [one for one in self.open_links() if b"%d" % one.id in words[2:4]]
+        if what == b"KILL":
+            for one in found:
+                one.drop()
+            return b":%d\r\n" % len(found)
+        assert what == b"UNBLOCK", words
+        found = [one for one in found if one.memory.waits is not None]
+        for one in found:
+            self._unblock(one, UNBLOCKED if words[-1].upper() == b"ERROR" else NO_ARRAY)
+        return b":%d\r\n" % len(found)
+
+    # Refusing
+
+    def refusal_of_block(self, block: list[list[bytes]], asking: bool) -> bytes:
+        """Why a block is not executed: at EXEC the keys of all its commands are looked at together."""
+        keys = [key for words in block for key in _COMMANDS[words[0].upper()][0](words)]
+        if keys and (refusal := self._refusal(keys, asking)):
+            return refusal
+        loading = "EXECABORT Transaction discarded because of: LOADING Redis is loading the dataset in memory"
+        return error(loading) if self.loading else b""
 
     def refusal_of(self, words: list[bytes], asking: bool) -> bytes:
         """server.c, processCommand: why a command is not executed, or queued; empty when it is."""
@@ -400,8 +520,15 @@ class ScriptedNode:
         keys = [key for key in words[7:] if key in self.keys]
         for key in keys:
             assert target.owner(slot_of(key)) is target or slot_of(key) in target.importing
-            target.keys[key] = self.keys.pop(key)
+            self.give(key, target)
         return OK if keys else b"+NOKEY\r\n"
+
+    def give(self, key: bytes, target: ScriptedNode) -> None:
+        """Move a key."""
+        target.keys[key] = self.keys.pop(key)
+        self.touch(key)
+        target.touch(key)
+        target.serve_waiting()
 
     def topology(self) -> Topology:
         """What this node says about the cluster, decoded."""
@@ -426,6 +553,7 @@ class ScriptedCluster:
     """Nodes named A, B, C, …; the first `owning` of them share the slots in equal, consecutive ranges."""
 
     def __init__(self, count: int = 2, owning: int | None = None) -> None:
+        self.clock: Callable[[], float] = lambda: 0.0  # seconds
         self.before_7 = False  # Redis 6.2: a migrating source that has some of the keys says ASK, not TRYAGAIN
         self.nodes = [ScriptedNode(self, chr(ord("A") + index), 7001 + index) for index in range(count)]
         self._owning = count if owning is None else owning
@@ -485,7 +613,7 @@ class ScriptedMigration:
         """Move these keys, or all that the source has."""
         for key in keys or [key for key in self.source.keys if slot_of(key) == self.slot]:
             if key in self.source.keys:
-                self.target.keys[key] = self.source.keys.pop(key)
+                self.source.give(key, self.target)
 
     def left(self) -> list[bytes]:
         """Keys still at the source."""
@@ -518,9 +646,6 @@ class ScriptedMigration:
 
 # Commands: which keys, and what they do to the data.
 
-_Data = dict[bytes, bytes]
-_Body = Callable[[_Data, list[bytes]], bytes]
-
 
 def _one(words: list[bytes]) -> list[bytes]:
     return words[1:2]
@@ -542,16 +667,16 @@ def _none(words: list[bytes]) -> list[bytes]:
     return []
 
 
-def _get(data: _Data, words: list[bytes]) -> bytes:
+def _get(data: Data, words: list[bytes]) -> bytes:
     return bulk(data.get(words[1]))
 
 
-def _set(data: _Data, words: list[bytes]) -> bytes:
+def _set(data: Data, words: list[bytes]) -> bytes:
     data[words[1]] = words[2]
     return OK
 
 
-def _incr(data: _Data, words: list[bytes]) -> bytes:
+def _incr(data: Data, words: list[bytes]) -> bytes:
     try:
         value = int(data.get(words[1], b"0")) + 1
     except ValueError:
@@ -560,42 +685,42 @@ def _incr(data: _Data, words: list[bytes]) -> bytes:
     return b":%d\r\n" % value
 
 
-def _append(data: _Data, words: list[bytes]) -> bytes:
+def _append(data: Data, words: list[bytes]) -> bytes:
     data[words[1]] = data.get(words[1], b"") + words[2]
     return b":%d\r\n" % len(data[words[1]])
 
 
-def _mget(data: _Data, words: list[bytes]) -> bytes:
+def _mget(data: Data, words: list[bytes]) -> bytes:
     return array([bulk(data.get(key)) for key in words[1:]])
 
 
-def _mset(data: _Data, words: list[bytes]) -> bytes:
+def _mset(data: Data, words: list[bytes]) -> bytes:
     data.update(zip(words[1::2], words[2::2], strict=True))
     return OK
 
 
-def _del(data: _Data, words: list[bytes]) -> bytes:
+def _del(data: Data, words: list[bytes]) -> bytes:
     return b":%d\r\n" % sum(data.pop(key, None) is not None for key in words[1:])
 
 
-def _exists(data: _Data, words: list[bytes]) -> bytes:
+def _exists(data: Data, words: list[bytes]) -> bytes:
     return b":%d\r\n" % sum(key in data for key in words[1:])
 
 
-def _rename(data: _Data, words: list[bytes]) -> bytes:
+def _rename(data: Data, words: list[bytes]) -> bytes:
     if words[1] not in data:
         return error("ERR no such key")
     data[words[2]] = data.pop(words[1])
     return OK
 
 
-def _eval(data: _Data, words: list[bytes]) -> bytes:
+def _eval(data: Data, words: list[bytes]) -> bytes:
     """One script is understood, with any comment behind it: `SCRIPT`."""
     assert words[1].decode().startswith(SCRIPT)
     return _call(data, words)
 
 
-def _call(data: _Data, words: list[bytes]) -> bytes:
+def _call(data: Data, words: list[bytes]) -> bytes:
     reply = b"$-1\r\n"
     for key in _counted(words):
         reply = _incr(data, [b"INCR", key])
@@ -603,36 +728,36 @@ def _call(data: _Data, words: list[bytes]) -> bytes:
     return error(arguments[0].decode()) if arguments else reply
 
 
-def _script(data: _Data, words: list[bytes]) -> bytes:
+def _script(data: Data, words: list[bytes]) -> bytes:
     """SCRIPT FLUSH; the node itself has done it."""
     assert words[1].upper() == b"FLUSH"
     return OK
 
 
-def _command(data: _Data, words: list[bytes]) -> bytes:
+def _command(data: Data, words: list[bytes]) -> bytes:
     return b":2\r\n"
 
 
-def _ping(data: _Data, words: list[bytes]) -> bytes:
+def _ping(data: Data, words: list[bytes]) -> bytes:
     return bulk(words[1]) if len(words) > 1 else b"+PONG\r\n"
 
 
-def _dbsize(data: _Data, words: list[bytes]) -> bytes:
+def _dbsize(data: Data, words: list[bytes]) -> bytes:
     return b":%d\r\n" % len(data)
 
 
-def _keys(data: _Data, words: list[bytes]) -> bytes:
+def _keys(data: Data, words: list[bytes]) -> bytes:
     """Every key; only the pattern * is known."""
     assert words[1] == b"*", words
     return array([bulk(key) for key in sorted(data)])
 
 
-def _flushall(data: _Data, words: list[bytes]) -> bytes:
+def _flushall(data: Data, words: list[bytes]) -> bytes:
     data.clear()
     return OK
 
 
-def _scan(data: _Data, words: list[bytes]) -> bytes:
+def _scan(data: Data, words: list[bytes]) -> bytes:
     """The cursor counts buckets of a table that never grows, COUNT (10) of them at a time; no other option."""
     first = int(words[1])
     after = first + (int(words[3]) if len(words) > 2 else 10)
@@ -640,7 +765,7 @@ def _scan(data: _Data, words: list[bytes]) -> bytes:
     return array([bulk(b"%d" % (after if after < _BUCKETS else 0)), array([bulk(key) for key in found])])
 
 
-def _config(data: _Data, words: list[bytes]) -> bytes:
+def _config(data: Data, words: list[bytes]) -> bytes:
     """CONFIG SET, which is remembered nowhere."""
     assert words[1].upper() == b"SET", words
     return OK
@@ -652,7 +777,7 @@ SCRIPT: Final = (
 )
 """Counts its keys up, then answers with its first argument as an error if there is one."""
 
-_COMMANDS: Final[dict[bytes, tuple[Callable[[list[bytes]], list[bytes]], _Body]]] = {
+_COMMANDS: Final[dict[bytes, tuple[Keys, Body]]] = {
     b"GET": (_one, _get),
     b"SET": (_one, _set),
     b"INCR": (_one, _incr),
@@ -676,19 +801,15 @@ _COMMANDS: Final[dict[bytes, tuple[Callable[[list[bytes]], list[bytes]], _Body]]
     b"SCAN": (_none, _scan),
     b"CONFIG": (_none, _config),
     b"MODULE.APPEND": (_one, _append),
+    b"WATCH": (_all, _ping),  # the node itself has done it
+    b"UNWATCH": (_none, _ping),
+    **scripted_lists.COMMANDS,
 }
+_READS: Final = frozenset([b"GET", b"MGET", b"EXISTS", b"TOUCH", *scripted_lists.READS])
+_OF_STRINGS: Final = frozenset([b"GET", b"INCR", b"APPEND"])
+_SCRIPTS: Final = frozenset([b"EVAL", b"EVALSHA", b"FCALL"])  # may fail after they have written
 
 
 def run_on(data: dict[bytes, bytes], words: list[bytes]) -> bytes:
     """What a lone server holding `data` answers."""
     return _COMMANDS[words[0].upper()][1](data, words)
-
-
-def decode(data: bytes) -> list[Any]:
-    """Frames as hiredis decodes them; error replies as hiredis.ReplyError."""
-    reader = hiredis.Reader()
-    reader.feed(data)
-    out = []
-    while (reply := reader.gets()) is not False:
-        out.append(reply)
-    return out

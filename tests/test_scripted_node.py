@@ -18,7 +18,8 @@ from slotproxy.demo.cluster import EmbeddedCluster
 from slotproxy.demo.connection import ErrorReply
 from slotproxy.demo.servers import server_version
 from slotproxy.protocol.slots import key_slot
-from tests.scripted_node import SCRIPT, ScriptedCluster, ScriptedNode, decode, pack, slot_of
+from tests.scripted_frames import decode, pack
+from tests.scripted_node import SCRIPT, ScriptedCluster, ScriptedNode, slot_of
 
 SLOT = slot_of(b"{f}")
 

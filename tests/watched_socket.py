@@ -44,6 +44,10 @@ class WatchedSocket(socket.socket):
             self.room -= taken
         return taken
 
+    def shutdown(self, how: int) -> None:
+        self.moved += 1
+        super().shutdown(how)
+
     def recv(self, size: int, flags: int = 0) -> bytes:
         data = super().recv(size if self.chunk is None else min(size, self.chunk), flags)
         self.receives += 1

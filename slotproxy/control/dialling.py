@@ -2,7 +2,7 @@
 
 Duty: for each stream that asks, connect to its node's present address until it succeeds or the stream is retired, and
 prepare the connection so that nothing sent on it can be overtaken by what the lost one left behind. An identity that
-ACLs deny MULTI or EXEC is found out here, before a block's commands could run one by one.
+ACLs deny MULTI is found out here, before a block's commands could run one by one.
 
 The fence (design, ordering contract): commands in a dead connection's socket buffer can still run at the node after
 newer ones on a new connection. So the lost connection is killed by its CLIENT ID before the stream is ready. Ids start
@@ -52,6 +52,8 @@ async def open_stream(
             if stream.why != why:
                 _log.warning("cannot connect to node %s: %s", _shown(stream, address), why)
             plane.unreachable(stream, why)
+            if not stream.is_wanted():  # a leased one is tried once: whoever wants it may go elsewhere
+                return
             await trio.sleep(backoff * (0.5 + random.random()))
             backoff = min(backoff * 2, _BACKOFF_MOST)
             continue
@@ -97,22 +99,16 @@ async def _greet(connection: NodeConnection, stream: NodeStream) -> Greeting:
 
 
 async def _denied(connection: NodeConnection, stream: NodeStream) -> bytes:
-    """The error frame with which the node denies the connection's user blocks (MULTI, EXEC); b"" when it does not."""
-    known = stream.key.denied
-    if "'exec'" in known.decode("utf-8", "replace"):
-        return known  # found out before: trying would leave this connection, too, in a block that nothing can end
-    opened, executed = await connection.commands(("MULTI",), ("EXEC",))
-    for reply in (opened, executed):
-        if isinstance(reply, ErrorReply) and str(reply).startswith("NOPERM"):
-            denied = f"-{reply}\r\n".encode()
-            if not known:
-                _log.warning("node %s denies transactions: %s", stream.node.name, reply)
-            if reply is executed and not isinstance(opened, ErrorReply):
-                stream.key.denied = denied
-                connection.close()
-                raise NodeUnavailable(f"it is in a block that cannot be ended: {reply}")
-            return denied
-    return b""
+    """The error frame with which the node denies the connection's user MULTI; b"" when it does not.
+
+    Then the commands of a block would run one by one. EXEC needs no look: where that is denied the block is discarded.
+    """
+    opened, _ = await connection.commands(("MULTI",), ("DISCARD",))
+    if not isinstance(opened, ErrorReply) or not str(opened).startswith("NOPERM"):
+        return b""
+    if not stream.key.denied:
+        _log.warning("node %s denies transactions: %s", stream.node.name, opened)
+    return f"-{opened}\r\n".encode()
 
 
 def _shown(stream: NodeStream, address: Address) -> str:

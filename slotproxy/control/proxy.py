@@ -66,7 +66,7 @@ class Proxy:
                 config.max_clients,
             )
         if max_exclusive < config.max_exclusive:
-            _log.info(
+            _log.debug(
                 "the limit of open files leaves room for %d blocked or watching clients (--max-exclusive %d)",
                 max_exclusive,
                 config.max_exclusive,
@@ -90,7 +90,7 @@ class Proxy:
         # What clients ask for opens connections: not so many at once that none are left for anything else.
         self._confirming = trio.CapacityLimiter(_ERRANDS)
         self._asking_aside = trio.CapacityLimiter(_ERRANDS)
-        self._leasing = trio.CapacityLimiter(_ERRANDS)
+        self._leasing: dict[str, trio.CapacityLimiter] = {}  # by node, so that a silent one holds up no other
         self._refresher = Refresher(
             self.slot_map,
             config.cluster,
@@ -132,7 +132,10 @@ class Proxy:
 
     def dial_nowait(self, stream: NodeStream) -> None:
         """Connect a stream to its node; those that clients lease not all at once."""
-        self._nursery.start_soon(self._dial, stream, self._leasing if isinstance(stream, Exclusive) else None)
+        limiter = None
+        if isinstance(stream, Exclusive):
+            limiter = self._leasing.setdefault(stream.node.info.id, trio.CapacityLimiter(_ERRANDS))
+        self._nursery.start_soon(self._dial, stream, limiter)
 
     async def _dial(self, stream: NodeStream, limiter: trio.CapacityLimiter | None) -> None:
         identities = {"": self._credentials}

@@ -53,13 +53,12 @@ class Functions:
         """Have the function at the node at the announced `address` before it is called, if any primary has it."""
         name = name.lower()
         now = trio.current_time()
-        seen = self._seen.pop((name, address), -math.inf)
-        if now - seen >= _REMEMBER:
+        if now - self._seen.get((name, address), -math.inf) >= _REMEMBER:
+            self._seen.pop((name, address), None)
+            while len(self._seen) >= _MOST_MISSING:
+                del self._seen[next(iter(self._seen))]
+            self._seen[(name, address)] = now
             await self.supply(name, address, b"", now)
-            seen = now
-        while len(self._seen) >= _MOST_MISSING:
-            del self._seen[next(iter(self._seen))]
-        self._seen[(name, address)] = seen
 
     async def supply(self, name: bytes, address: Address, request: bytes, started: float) -> bool:
         """Whether the node at the announced `address` has the function now, and had not when it ran `request`.

@@ -10,6 +10,7 @@ something, the next one tries. A promise ends with its connection, when the slot
 looked at again every few seconds, and tried twenty times a second while there is no promise.
 """
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.plane import Plane
 
 _LOOK_AGAIN: Final = 5.0  # seconds after which a node's promise is asked for anew
+_SHARE: Final = 0.25  # seconds between two shares of that, where it would be a burst otherwise
+_AT_ONCE: Final = 100  # at least so many are a share
 _WITHOUT_PROMISE: Final = 0.05  # seconds between two tries while there is none
 _THERE: Final = b":1\r\n"
 
@@ -57,6 +60,7 @@ class Watched(Solitary):
         self.ready: bool = True  # there may be something to pop
         self.news: bool = False  # something may have come since the last one tried
         self.taker: Waiter | None = None  # who tries to pop
+        self._held_up: dict[Waiter, None] = {}  # who would try a later key if there were nothing here
         self.asking: bool = False
         self._again: bool = False
         self._arrivals: Final = arrivals
@@ -74,7 +78,7 @@ class Watched(Solitary):
         self.asking = True
         self._arrivals.look_at(self)
         if self.promised_at == 0.0:
-            self._arrivals.look_soon()
+            self._arrivals.look_soon(self)
 
     def take(self, index: int, reply: bytes) -> None:
         """EXISTS has been answered."""
@@ -85,11 +89,14 @@ class Watched(Solitary):
             return
         if reply[0] == 0x2D:
             self.promised_at = 0.0
-            self._arrivals.look_soon()
+            self._arrivals.look_soon(self)
             return
         self.promised_at = self._arrivals.reactor.now
+        self._arrivals.promised(self)
         if reply == _THERE:
             self.note()
+        elif self.taker is None and not self.news:
+            self.ready = False
 
     def note(self) -> None:
         """There may be something: wake who may want it."""
@@ -102,10 +109,12 @@ class Watched(Solitary):
         else:
             self.offer()
 
-    def offer(self) -> None:
-        """Let the first one who can try to pop."""
+    def offer(self, before: Waiter | None = None) -> None:
+        """Let the first one who can try to pop; only those who have waited longer than `before`."""
         if self.ready and self.taker is None:
             for waiter in list(self.waiters):
+                if waiter is before:
+                    return
                 if waiter.is_idle():
                     waiter.wake(self)
                     if self.is_taken():
@@ -121,18 +130,32 @@ class Watched(Solitary):
         self.news = False
         self.tried_at = self._arrivals.reactor.now
 
+    def hold_up(self, waiter: Waiter) -> None:
+        """It must not go on to a later key before it is known whether there is something for it here."""
+        self._held_up[waiter] = None
+
     def tried(self, found: bool) -> None:
         """The one who tried has got something, or nothing."""
         self.taker = None
         self.ready = found or self.news
 
+    def go_on(self) -> None:
+        """After `tried`: the others have their turn, here or at their next keys."""
+        self.offer()
+        if not self.is_taken() and self._held_up:
+            waiters = self._held_up
+            self._held_up = {}
+            for waiter in waiters:
+                waiter.wake(self)
+
     def leave(self, waiter: Waiter) -> None:
         """Somebody waits here no more."""
         self.waiters.pop(waiter, None)
+        self._held_up.pop(waiter, None)
         if self.taker is waiter:  # nobody knows what came of it
             self.tried(True)
         if self.waiters:
-            self.offer()
+            self.go_on()
         else:
             self._arrivals.forget(self)
 
@@ -145,6 +168,8 @@ class Arrivals(Sender):
         self._plane: Final = plane
         self._keys: Final[dict[bytes, list[Watched]]] = {}
         self._timer: Final = _Looks(self)
+        self._without: Final[dict[Watched, None]] = {}  # keys of which no node has promised to tell
+        self._promises: Final[deque[tuple[float, Watched]]] = deque()  # when each was given, the oldest first
         exists = plane.table.get(b"EXISTS")
         assert exists is not None, "every server has EXISTS"
         self.exists: Final = exists
@@ -161,7 +186,8 @@ class Arrivals(Sender):
             watched = Watched(self, key, kind)
             entries.append(watched)
             watched.ask()
-            self.look_soon()
+        else:  # what has just come may not have been told yet; who has waited longest looks
+            watched.ready = True
         watched.waiters[waiter] = None
         return watched
 
@@ -199,28 +225,41 @@ class Arrivals(Sender):
                 if slots is None or watched.slot in slots:
                     watched.doubt()
 
-    def look_soon(self) -> None:
-        """Some key is without a promise."""
-        soon: float = self.reactor.now + _WITHOUT_PROMISE
-        if self._timer.due == 0.0 or self._timer.due > soon:
-            self.reactor.call_at(soon, self._timer)
+    def look_soon(self, watched: Watched) -> None:
+        """A key is without a promise."""
+        self._without[watched] = None
+        self._look_by(self.reactor.now + _WITHOUT_PROMISE)
+
+    def promised(self, watched: Watched) -> None:
+        """A node has promised to tell of a key."""
+        self._promises.append((watched.promised_at, watched))
+        self._look_by(watched.promised_at + _LOOK_AGAIN)
+
+    def _look_by(self, when: float) -> None:
+        if self._timer.due == 0.0 or self._timer.due > when:
+            self.reactor.call_at(when, self._timer)
 
     def look_again(self) -> None:
-        """Renew promises that are old; try where there are none."""
+        """Try where there is no promise; renew promises that are old, but not too many at once."""
         now: float = self.reactor.now
-        following = _LOOK_AGAIN
-        for entries in list(self._keys.values()):
-            for watched in entries[:]:
-                if watched.promised_at == 0.0:
-                    following = _WITHOUT_PROMISE
-                    if not watched.asking:
-                        watched.ask()
-                    if now - watched.tried_at >= _WITHOUT_PROMISE:
-                        watched.note()
-                elif now - watched.promised_at >= _LOOK_AGAIN and not watched.asking:
-                    watched.ask()
-        if self._keys:
-            self.reactor.call_at(now + following, self._timer)
+        for watched in list(self._without):
+            if watched.promised_at > 0.0 or not watched.waiters:
+                del self._without[watched]
+                continue
+            if not watched.asking:
+                watched.ask()
+            if now - watched.tried_at >= _WITHOUT_PROMISE / 2:
+                watched.note()
+        left = max(_AT_ONCE, len(self._promises) // 20)
+        while self._promises and left > 0 and now - self._promises[0][0] >= _LOOK_AGAIN:
+            when, watched = self._promises.popleft()
+            if watched.promised_at == when and watched.waiters and not watched.asking:
+                watched.ask()
+                left -= 1
+        if self._without:
+            self._look_by(now + _WITHOUT_PROMISE)
+        elif self._promises:
+            self._look_by(max(self._promises[0][0] + _LOOK_AGAIN, now + _SHARE))
 
 
 class _Looks(Timer):

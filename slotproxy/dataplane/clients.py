@@ -199,6 +199,13 @@ class Client(Turns):
         if self.is_done() and self.unsent() == 0:
             self.close()
 
+    def on_departed(self) -> None:
+        """Told only while something runs that may wait for ever: nobody waits for it any more, but it may be done."""
+        task = self.task
+        self.finish()
+        if task is not None:
+            task.depart()
+
     def on_broken(self) -> None:
         self.close()
 

@@ -34,7 +34,7 @@ from slotproxy.protocol.decisions import (
     decide,
 )
 from slotproxy.protocol.requests import arguments_of
-from slotproxy.protocol.resp import EMPTY_ARRAY, OK, command, error
+from slotproxy.protocol.resp import EMPTY_ARRAY, OK, error
 from slotproxy.protocol.slots import key_slot
 from slotproxy.protocol.transactions import DISCARDED, KEYLESS, READS, Plan, Queued, refusal_to_queue
 
@@ -48,6 +48,7 @@ _WITHOUT: Final = {
     "exec": error("ERR EXEC without MULTI"),
     "discard": error("ERR DISCARD without MULTI"),
 }
+_OVERHEAD: Final = 500  # bytes that a queued command costs besides its own
 _AT_ONCE: Final = frozenset(["quit", "reset"])  # also between MULTI and EXEC
 
 
@@ -139,16 +140,9 @@ def _wait(client: "Client", plane: "Plane", decision: MayWait, arguments: list[b
     called = decision.command
     wait = read_wait(called.name, arguments, decision.keys)
     slots = {int(key_slot(key)) for key in decision.keys}
-    if len(slots) > 1:
-        if wait is None:
-            # The server finds fault with it, whatever the keys; one that gets it has to have the slot of all of them.
-            arguments = arguments[:]
-            for position in called.key_positions(arguments):
-                arguments[position] = decision.keys[0]
-            raw = command(arguments)
-        elif wait.name in ("blmove", "brpoplpush"):
-            client.answer(CROSSSLOT)
-            return
+    if len(slots) > 1 and (wait is None or wait.moves):
+        client.answer(CROSSSLOT)
+        return
     if not client.stopped([called], raw) and client.alone(raw):
         client.count(called)
         client.run(Blocked(client, plane, called, raw, decision.keys, wait))
@@ -165,7 +159,7 @@ def _queue(
         client.finish()
         return
     called = plane.table.resolve(arguments)
-    problem = refusal_to_queue(called, decision)
+    problem = refusal_to_queue(called, decision, arguments)
     if isinstance(decision, Unknown) and not _is_unknown(client, plane, raw):
         return
     if problem is None and transaction.size + len(raw) > plane.request_limits.request:
@@ -183,7 +177,7 @@ def _queue(
             # NOSCRIPT would come when the commands before it have run.
             raw = plane.router.scripts.prepare(raw, called.name, arguments)
             raw = plane.router.scripts.as_eval(raw, called.name) or raw
-    transaction.size += len(raw)
+    transaction.size += len(raw) + _OVERHEAD
     transaction.queued.append(Queued(called, decision, arguments, raw))
     client.answer(QUEUED)
 

@@ -1,4 +1,4 @@
-"""What a script or a module command was answered: its own reply, or the node's refusal?
+"""What a script, a module command or a block was answered: its own reply, or the node's refusal?
 
 Duty: tell the two apart before anything is sent a second time, and supply code that a node lacks. Nothing newer of the
 client and slot is sent until it is known.
@@ -10,13 +10,14 @@ state says the same as the reply; what it does not confirm goes to the client as
 
 from typing import TYPE_CHECKING, Final
 
+from slotproxy.dataplane import errors
 from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.order import Order
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.scripts import Scripts
-from slotproxy.protocol.blocks import LOOSE, NOT_RUN, judge
+from slotproxy.protocol.blocks import LOOSE, NOT_RUN, RUN, aborted, judge
 from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import Refusal, parse_redirect, refusal_of
 from slotproxy.protocol.replies import elements_of
@@ -69,6 +70,24 @@ class Doubts:
             flow.barrier = request
             flow.bounced.append(request)  # its place, should it be the node's own; still outstanding until then
             self._control.confirm_nowait(request, node, refusal, reply)
+
+    def settle_block(self, request: Request, node: Node, reply: bytes) -> None:
+        """Take EXEC's reply to a block, and those to what stands before it."""
+        before = request.block
+        assert before is not None, "sent as a block"
+        request.block = None
+        request.around = 0
+        verdict = judge(before, reply)
+        if verdict.outcome == RUN:
+            self._router.accepted(request, verdict.reply)
+        elif verdict.outcome == LOOSE:
+            self._router.accepted(request, errors.loose(node.name, before[0]))
+        else:
+            refusal = refusal_of(verdict.reply)
+            if refusal is None:
+                self._router.accepted(request, aborted(verdict.reply))
+            else:
+                self._router.refused(request, node, refusal, verdict.reply)
 
     def confirmed(self, request: Request, node: Node, refusal: Refusal, reply: bytes, genuine: bool) -> None:
         """The control plane has found out whether a refusal was the node's own."""

@@ -4,11 +4,16 @@ Each starts with `-ERR slotproxy:` and a fixed phrase that applications may matc
 applies is decided elsewhere.
 """
 
+from typing import Final
+
 from mypy_extensions import i64
 
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.resp import error
 from slotproxy.protocol.slots import SLOTS
+
+#: How the errors begin that leave it open whether something has run.
+IN_DOUBT: Final = b"-ERR slotproxy: in doubt: "
 
 
 def in_doubt(command: Command, node: str, why: str) -> bytes:

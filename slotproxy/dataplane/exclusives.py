@@ -34,7 +34,7 @@ class Holder(Solitary):
         """The connection is there, and this holder's until `release` or `close`."""
         raise AssertionError("a holder without leased()")
 
-    def not_leased(self, exclusive: "Exclusive", why: str) -> None:
+    def not_leased(self, node: "Node", why: str) -> None:
         """The node could not be connected to."""
         raise AssertionError("a holder without not_leased()")
 
@@ -68,21 +68,18 @@ class Exclusive(NodeStream):
             self.reactor.nodes_touched.append(self)
 
     def on_attached(self) -> None:
-        holder = self.holder
-        if holder is None:
-            self._pool.release(self)
-        else:
-            holder.leased(self)
+        self._pool.note_failure(self, "")
+        self._pool.release(self)
 
     def on_unreachable(self, why: str) -> None:
         if self.retired:
             return
         self.retired = True
+        self._pool.note_failure(self, why)
         self._pool.forget(self)
-        holder = self.holder
+        holder = self._pool.next_waiting(self.node)
         if holder is not None:
-            self.holder = None
-            holder.not_leased(self, why)
+            holder.not_leased(self.node, why)
 
     def take_replies(self, scanner: ReplyScanner) -> None:
         while self.transport is not None and scanner.scan():
@@ -99,6 +96,18 @@ class Exclusive(NodeStream):
         if holder is not None:
             holder.lease_lost(self, whole, why)
 
+    def hang_up(self) -> bool:
+        """Say that nothing more will be asked: the node ends what waits there, and what it had answered still comes.
+
+        False when nothing has been sent; then the connection is closed.
+        """
+        transport = self.transport
+        if transport is None or self.unsent() > 0:
+            self.finish("its client has left")
+            return False
+        transport.end_output()
+        return True
+
     def finish(self, why: str) -> None:
         """Close it for good; its holder is not told."""
         self.retired = True
@@ -108,41 +117,65 @@ class Exclusive(NodeStream):
 
 
 class Exclusives(Timer):
-    """The pool. `total`: connections there are or that are being made; `leased` of them have a holder."""
+    """The pool of connections for one way to speak and log in (`key`)."""
 
     def __init__(self, reactor: Reactor, counters: Counters, dialler: "Dialler", key: StreamKey, most: int) -> None:
         super().__init__()
-        self.total: int = 0
         self.most: Final = most
+        self._all: dict[Exclusive, None] = {}  # also those that are being made
         self._idle: list[Exclusive] = []  # the one used last comes last
+        self._waiting: dict[str, dict[Holder, None]] = {}  # by node, the longest waiting first
+        self._failures: dict[str, str] = {}  # by node: why connecting failed the last time, so that it is logged once
         self._reactor: Final = reactor
         self._counters: Final = counters
         self._dialler: Final = dialler
         self._key: Final = key
 
+    @property
+    def total(self) -> int:
+        """How many there are, or are being made."""
+        return len(self._all)
+
     def leased(self) -> int:
-        """How many are in somebody's use."""
-        return self.total - len(self._idle)
+        """How many have a holder, or somebody waiting for them."""
+        held = sum(1 for exclusive in self._all if exclusive.holder is not None)
+        return held + sum(len(waiting) for waiting in self._waiting.values())
 
-    def lease(self, node: "Node", holder: Holder) -> Exclusive | None:
-        """A connection to `node` for `holder`, which is told when it can be used; one that is `ready` can be used now.
+    def lease(self, node: "Node", holder: Holder) -> bool:
+        """A connection to `node` for `holder`, which is told when it has it: at once, if one is free.
 
-        None when there are `most` in use.
+        Those who wait for one get theirs in the order in which they asked. False when `most` are in use.
         """
         exclusive = self._take_idle(node)
         if exclusive is not None:
             exclusive.holder = holder
-            return exclusive
-        if self.total >= self.most:
+            holder.leased(exclusive)
+            return True
+        if len(self._all) >= self.most:
             if not self._idle:
-                return None
+                return False
             self._idle[0].finish("another node's is needed")
+        self._waiting.setdefault(node.info.id, {})[holder] = None
         exclusive = Exclusive(self, self._reactor, self._counters, node, self._key)
-        exclusive.holder = holder
         exclusive.dialling = True
-        self.total += 1
+        exclusive.why = self._failures.get(node.info.id, exclusive.why)
+        self._all[exclusive] = None
         self._dialler.dial_nowait(exclusive)
-        return exclusive
+        return True
+
+    def cancel(self, holder: Holder) -> None:
+        """It does not want what it waits for any more; the connection is the next one's."""
+        for waiting in self._waiting.values():
+            waiting.pop(holder, None)
+
+    def next_waiting(self, node: "Node") -> Holder | None:
+        """Who has waited longest for a connection to the node, and waits no more."""
+        waiting = self._waiting.get(node.info.id)
+        if not waiting:
+            return None
+        holder = next(iter(waiting))
+        del waiting[holder]
+        return holder
 
     def _take_idle(self, node: "Node") -> Exclusive | None:
         address = (node.info.host, node.info.port)
@@ -154,19 +187,30 @@ class Exclusives(Timer):
         return None
 
     def release(self, exclusive: Exclusive) -> None:
-        """Its holder has no more use for it, and has left no state behind."""
+        """Nobody has a use for it, and nobody has left any state behind."""
         exclusive.holder = None
         if not exclusive.ready or exclusive.awaited > 0 or exclusive.node.left:
             exclusive.finish("not clean")
+            return
+        holder = self.next_waiting(exclusive.node)
+        if holder is not None:
+            exclusive.holder = holder
+            holder.leased(exclusive)
             return
         exclusive.idle_since = self._reactor.now
         self._idle.append(exclusive)
         if self.due == 0.0:
             self._reactor.call_at(self._reactor.now + _LOOK, self)
 
+    def note_failure(self, exclusive: Exclusive, why: str) -> None:
+        """Connecting one to its node has failed, or with "" has not."""
+        self._failures.pop(exclusive.node.info.id, None)
+        if why:
+            self._failures[exclusive.node.info.id] = why
+
     def forget(self, exclusive: Exclusive) -> None:
         """It has been closed, or could not be made."""
-        self.total -= 1
+        self._all.pop(exclusive, None)
         if exclusive in self._idle:
             self._idle.remove(exclusive)
 

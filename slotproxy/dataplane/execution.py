@@ -4,6 +4,7 @@ Duty: run what a client has queued, in this order, each step when the one before
 together:
 
     0. functions that are called are brought to nodes that lack them
+       with several blocks: is a watched slot touched already (CLIENT INFO)? then nothing runs: nil
     1. watched slots without commands: have they been touched?    \\  on the connections on which they are watched;
     2. blocks of watched slots, one after another                 /   any touched one ends it: nil
     3. all other blocks, at once, by the router
@@ -27,7 +28,7 @@ from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solitary import Asked
 from slotproxy.dataplane.solo import Solo
 from slotproxy.dataplane.watching import WatchedSlot
-from slotproxy.protocol.blocks import NOT_RUN, aborted, block_of, judge
+from slotproxy.protocol.blocks import LOOSE, NOT_RUN, aborted, block_of, judge
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import Answer, AnswerLocally, Forward
 from slotproxy.protocol.frames import ProtocolError
@@ -45,6 +46,13 @@ _PARTIAL: Final = error(
     " not executed"
 )
 _FUNCTION: Final = -1
+_CLIENT_INFO: Final = command([b"CLIENT", b"INFO"])
+
+
+def is_touched(info: bytes) -> bool:
+    """Whether CLIENT INFO says that a watched key has changed (networking.c, flag d)."""
+    flags = info.partition(b" flags=")[2].partition(b" ")[0]
+    return b"d" in flags
 
 
 def calls_function(command: Command | None) -> bool:
@@ -63,9 +71,11 @@ class Execution(Holder):
         self._plan: Final = plan
         self._owner: Final = Request(client, called, 0, raw, plane.reactor.now)
         self._replies: Final[dict[Group, list[bytes]]] = {}  # of the groups that have ended: one for each command
-        self._failed: Final[list[bytes]] = []  # the errors of those that have not run
+        self._failed: Final[list[bytes]] = []  # the errors of those that have not run,
+        self._doubtful: Final[list[bytes]] = []  # and of those that may have
         self._outside: Final[dict[int, bytes]] = {}  # replies of commands that no block holds
         self._watched: list[tuple[WatchedSlot, Group | None]] = []  # still to be run
+        self._unchecked: list[WatchedSlot] = []  # before any block runs
         self._exclusive: Exclusive | None = None
         self._group: Group | None = None  # which is run on it
         self._before: list[bytes] = []  # replies there
@@ -120,20 +130,54 @@ class Execution(Holder):
                 return
         if any([slot.touched for slot, _ in self._watched]):
             self._abort(NULL_ARRAY)
-        else:
-            self._next_watched()
+            return
+        if len(self._watched) > 1 or (self._watched and len(self._plan.groups) > 1):
+            self._unchecked = [slot for slot, group in self._watched if group is not None]
+        self._next_check()
 
     # Watched slots
 
-    def _next_watched(self) -> None:
-        if not self._watched:
-            self._start_groups()
+    def _next_check(self) -> None:
+        """Before any of several blocks runs: is a watched slot touched already? EXEC itself would end its WATCH."""
+        if not self._unchecked:
+            self._next_watched()
             return
-        watched, group = self._watched.pop(0)
+        watched = self._unchecked[-1]
         exclusive = watched.exclusive
         if exclusive is None or watched.touched:
-            self._was_touched(group)
+            self._abort(NULL_ARRAY)
             return
+        self._exclusive = exclusive
+        watched.exclusive = None
+        exclusive.holder = self
+        self._before = []
+        exists = command([b"EXISTS", *watched.keys])
+        asking = watched.asking
+        exclusive.ask(_CLIENT_INFO + (ASKING + exists if asking else exists), 3 if asking else 2)
+
+    def _checked(self, exclusive: Exclusive) -> None:
+        watched = self._unchecked.pop()
+        watched.keep(exclusive, watched.asking)
+        self._exclusive = None
+        if is_touched(self._before[0]) or refusal_of(self._before[-1]) is not None:
+            watched.touched = True
+            self._abort(NULL_ARRAY)
+        else:
+            self._next_check()
+
+    def _next_watched(self) -> None:
+        while not self._over:
+            if not self._watched:
+                self._start_groups()
+                return
+            watched, group = self._watched.pop(0)
+            exclusive = watched.exclusive
+            if exclusive is not None and not watched.touched:
+                self._ask(watched, exclusive, group)
+                return
+            self._was_touched(group)
+
+    def _ask(self, watched: WatchedSlot, exclusive: Exclusive, group: Group | None) -> None:
         requests = [] if group is None else group.requests
         self._group = group
         self._before = []
@@ -145,6 +189,11 @@ class Execution(Holder):
         exclusive.ask(ASKING + block if watched.asking else block, len(requests) + (4 if watched.asking else 3))
 
     def replied(self, exclusive: Exclusive, reply: bytes) -> None:
+        if self._unchecked:
+            self._before.append(reply)
+            if exclusive.awaited == 0:
+                self._checked(exclusive)
+            return
         if self._skip:
             self._skip = False
             return
@@ -152,36 +201,46 @@ class Execution(Holder):
             self._before.append(reply)
             return
         self._exclusive = None
-        self._plane.exclusives.release(exclusive)
         verdict = judge(self._before, reply)
+        if verdict.outcome == LOOSE:
+            exclusive.finish("the node denies MULTI: it still watches")
+        else:
+            self._plane.exclusives.release(exclusive)
         group = self._group
-        if verdict.outcome == NOT_RUN and refusal_of(verdict.reply) is None:
+        if verdict.outcome == LOOSE:
+            self._end_group(group, errors.loose(exclusive.node.name, self._before[0]))
+        elif verdict.outcome == NOT_RUN and refusal_of(verdict.reply) is None:
             self._end_group(group, aborted(verdict.reply))
         elif verdict.outcome == NOT_RUN or verdict.reply == NULL_ARRAY:
             self._was_touched(group)
-            return
         else:
             self._end_group(group, verdict.reply, 1)
         self._next_watched()
 
     def lease_lost(self, exclusive: Exclusive, whole: bool, why: str) -> None:
         self._exclusive = None
+        if self._unchecked:
+            self._abort(NULL_ARRAY)
+            return
         group = self._group
         if group is None or not whole:
             self._was_touched(group)
-            return
-        self._plane.kill(exclusive, self._client)
-        self._plane.counters.in_doubt += 1
-        self._end_group(group, errors.in_doubt(self._command, exclusive.node.name, why))
+        else:
+            self._plane.kill(exclusive, self._client)
+            self._plane.counters.in_doubt += 1
+            self._end_group(group, errors.in_doubt(self._command, exclusive.node.name, why))
         self._next_watched()
 
     def _was_touched(self, group: Group | None) -> None:
         """A watched key has changed, or nobody can tell. Without anything run, that is nil."""
-        if group is None or not self._replies or len(self._failed) == len(self._replies):
+        if not self._has_run() and not self._doubtful:
             self._abort(NULL_ARRAY)
         else:
             self._end_group(group, _PARTIAL)
-            self._next_watched()
+
+    def _has_run(self) -> bool:
+        """Whether any block certainly has."""
+        return len(self._replies) > len(self._failed) + len(self._doubtful)
 
     # All other blocks
 
@@ -218,9 +277,9 @@ class Execution(Holder):
 
     def _end_group(self, group: Group | None, reply: bytes, strip: int = 0) -> None:
         """A block has been answered; `strip`: how many replies in front are not the client's."""
-        if group is None:
+        if group is None:  # a look at watched keys, which comes before anything has run
             if reply[0] == 0x2D:
-                self._failed.append(reply)
+                self._abort(reply)
             return
         try:
             elements = elements_of(reply)
@@ -232,15 +291,15 @@ class Execution(Holder):
             return
         if reply[0] != 0x2D:
             reply = error("ERR slotproxy: EXEC was answered " + ascii(reply[:32])[1:])
-        self._failed.append(reply)
+        (self._doubtful if reply.startswith(errors.IN_DOUBT) else self._failed).append(reply)
         self._replies[group] = [reply] * count
 
     # What no block holds
 
     def _next_outside(self) -> None:
         plan = self._plan
-        if plan.groups and len(self._failed) >= len(plan.groups):
-            self._abort(self._failed[0])
+        if plan.groups and not self._has_run():
+            self._abort([*self._doubtful, *self._failed][0])
             return
         for index in plan.over_nodes():
             if index not in self._outside:
@@ -255,7 +314,7 @@ class Execution(Holder):
             if frame is None:
                 frame = self._outside.get(index)
             frames.append(self._answer(one) if frame is None else frame)
-        if self._failed:
+        if self._failed or self._doubtful:
             self._plane.counters.transactions_partial += 1
         self._finish(array(frames))
 
@@ -271,6 +330,7 @@ class Execution(Holder):
 
     def _abort(self, reply: bytes) -> None:
         """Nothing has run."""
+        self._unchecked = []
         self._give_back()
         self._finish(reply)
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
 ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
-_EXEC_DENIED: Final = b"-NOPERM"
 _LEFT: Final = "the node left the cluster"
 _READDRESSED: Final = "the node has another address now"
 
@@ -116,12 +115,9 @@ class Lane(NodeStream):
                 run += 1
                 request.client.deliver(request, reply)
             else:
-                denied = request.block is not None and reply.startswith(_EXEC_DENIED)
                 self._router.settle(request, self.node, reply)
                 if self.transport is None:
                     break
-                if denied:  # and everything sent on it from now on would only be queued
-                    raise ProtocolError("the node denies EXEC: its block cannot be ended")
         if run > 0:
             self.counters.observe(now - stamp, run)
         if not self.ready and self.transport is not None and fifo.size == 0:

@@ -25,7 +25,7 @@ _RECEIVE_LARGE: Final = 1_048_576
 class StreamKey:
     """What a connection speaks and as whom. Clients that differ in either never share a connection.
 
-    `denied`: the error that a node gives this identity for MULTI or EXEC; b"" while it may use both, or nobody knows.
+    `denied`: the error that a node gives this identity for MULTI; b"" while it may use it, or nobody knows.
     """
 
     def __init__(self, protocol: int, identity: str, tracking: bool = False) -> None:
@@ -75,6 +75,10 @@ class NodeStream(Stream):
         self.dialling = False
         self.ready = True
         self.open(transport)
+
+    def is_wanted(self) -> bool:
+        """Whether it is to be connected, still."""
+        return not self.retired
 
     def on_attached(self) -> None:
         """It can be used now."""

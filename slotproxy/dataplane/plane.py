@@ -207,7 +207,7 @@ class Plane(TickListener):
             client.finish()
             task = client.task
             if task is not None:
-                task.drain()
+                task.depart()
         self._leave()
         return len(self.clients)
 

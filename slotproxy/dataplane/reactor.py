@@ -20,9 +20,10 @@ from slotproxy.dataplane.transport import Transport
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 _DEPARTED: Final = select.EPOLLRDHUP
-_GONE: Final = select.EPOLLHUP | select.EPOLLERR | _DEPARTED
+_GONE: Final = select.EPOLLHUP | select.EPOLLERR
 _JOIN: Final = 262_144  # output up to this size is joined and sent at once; larger values are not copied
 _EVENTS: Final = 1024
+_TIMERS: Final = 1024  # so many may be in the heap before those that are not set any more are thrown out
 
 
 class Timer:
@@ -56,6 +57,9 @@ class Stream:
     def on_broken(self) -> None:
         """Sending failed or the other side hung up. The stream must close itself."""
         raise AssertionError("a stream without on_broken()")
+
+    def on_departed(self) -> None:
+        """The other side will send nothing more; only who asked to be told is."""
 
     def on_drained(self) -> None:
         """Everything written so far has been sent, after the socket had been full or at the end of a tick."""
@@ -190,6 +194,7 @@ class Reactor:
         self._streams: dict[int, Stream] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._serial: int = 0
+        self._most_timers: int = _TIMERS
 
     def fileno(self) -> int:
         """The epoll descriptor: readable when a stream is ready."""
@@ -215,9 +220,16 @@ class Reactor:
 
     def call_at(self, when: float, timer: Timer) -> None:
         """Set `timer`, which replaces what it was set to before."""
+        if timer.due == when:
+            return
         timer.due = when
         self._serial += 1
         heapq.heappush(self._timers, (when, self._serial, timer))
+        if len(self._timers) >= self._most_timers:
+            # What was set anew or is over would be held until its time, which can be hours.
+            self._timers = [entry for entry in self._timers if entry[2].due == entry[0]]
+            heapq.heapify(self._timers)
+            self._most_timers = max(_TIMERS, 2 * len(self._timers))
 
     def next_due(self) -> float:
         """When the first timer is due; infinity when none is set."""
@@ -246,6 +258,9 @@ class Reactor:
                     transport = stream.transport
             elif mask & _GONE:
                 stream.on_broken()
+                continue
+            elif mask & _DEPARTED:
+                stream.on_departed()
                 continue
             if mask & WRITE:
                 stream.on_writable()

@@ -17,6 +17,7 @@ from slotproxy.protocol.commands import Command
 from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import error_code
 from slotproxy.protocol.replies import elements_of
+from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import array, command, integer
 from slotproxy.protocol.slots import SLOTS
 
@@ -42,6 +43,7 @@ class ReplicaWait(Holder):
         self._replies: Final[list[bytes]] = []
         self._missing: int = 0
         self._over: bool = False
+        self._hasty: bool = False  # nobody waits for it any more
 
     def start(self) -> None:
         plane = self._plane
@@ -57,23 +59,23 @@ class ReplicaWait(Holder):
             return
         self._missing = len(nodes)
         for node in nodes:
-            exclusive = plane.exclusives.lease(node, self)
-            if exclusive is None:
+            if not plane.exclusives.lease(node, self):
                 self._finish(errors.no_exclusive(self._command, plane.exclusives.most))
                 return
-            self._asked[exclusive] = False
-            if exclusive.ready:
-                self.leased(exclusive)
 
     def leased(self, exclusive: Exclusive) -> None:
-        exclusive.ask(_PING + self._owner.raw, 2)
+        self._asked[exclusive] = False
+        raw = self._owner.raw
+        if self._hasty:
+            raw = command([*arguments_of(raw)[:-1], b"1"])  # milliseconds
+        exclusive.ask(_PING + raw, 2)
 
-    def not_leased(self, exclusive: Exclusive, why: str) -> None:
-        self._asked.pop(exclusive, None)
-        self._finish(errors.uncounted(self._command, exclusive.node.name, why))
+    def not_leased(self, node: "Node", why: str) -> None:
+        self._finish(errors.uncounted(self._command, node.name, why))
 
     def lease_lost(self, exclusive: Exclusive, whole: bool, why: str) -> None:
-        self.not_leased(exclusive, why)
+        self._asked.pop(exclusive, None)
+        self.not_leased(exclusive.node, why)
 
     def replied(self, exclusive: Exclusive, reply: bytes) -> None:
         if not self._asked[exclusive]:
@@ -89,6 +91,9 @@ class ReplicaWait(Holder):
 
     def unblock(self, request: Request, with_error: bool) -> bool:
         """CLIENT UNBLOCK: the nodes tell what they have counted so far."""
+        if self._over:
+            return False
+        self._hasty = True
         for exclusive in self._asked:
             self._plane.unblock(exclusive, self._client, self, b"ERROR" if with_error else b"TIMEOUT")
         request.client.deliver(request, integer(1))
@@ -97,13 +102,15 @@ class ReplicaWait(Holder):
     def abandon(self) -> None:
         """The client has left."""
         self._over = True
+        self._plane.exclusives.cancel(self)
         for exclusive in list(self._asked):
             exclusive.finish("its client has left")
         self._asked.clear()
 
-    def drain(self) -> None:
-        """The proxy ends."""
-        self._client.close()
+    def depart(self) -> None:
+        self._hasty = True
+        for exclusive in self._asked:  # what they have counted so far is the answer
+            self._plane.unblock(exclusive, self._client, self, b"TIMEOUT")
 
     def _finish(self, reply: bytes) -> None:
         if self._over:

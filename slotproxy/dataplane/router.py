@@ -39,7 +39,6 @@ from slotproxy.dataplane.reactor import Reactor
 from slotproxy.dataplane.requests import Request, parts_of
 from slotproxy.dataplane.scripts import Scripts
 from slotproxy.dataplane.territory import Territory
-from slotproxy.protocol.blocks import LOOSE, RUN, aborted, judge
 from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import Redirect, Refusal, error_code, parse_redirect, refusal_of
 from slotproxy.protocol.requests import arguments_of
@@ -171,7 +170,7 @@ class Router:
     def settle(self, request: Request, node: Node, reply: bytes) -> None:
         """Take a reply that the plain path could not: an error, a part, or one of a flow."""
         if request.commands > 0:
-            self._settle_block(request, node, reply)
+            self.doubts.settle_block(request, node, reply)
             return
         if request.command.script or request.command.module:
             self.doubts.settle(request, node, reply)
@@ -181,24 +180,6 @@ class Router:
             self.accepted(request, reply)
         else:
             self.refused(request, node, refusal, reply)
-
-    def _settle_block(self, request: Request, node: Node, reply: bytes) -> None:
-        """Take EXEC's reply, and those to what stands before it."""
-        before = request.block
-        assert before is not None, "sent as a block"
-        request.block = None
-        request.around = 0
-        verdict = judge(before, reply)
-        if verdict.outcome == RUN:
-            self.accepted(request, verdict.reply)
-        elif verdict.outcome == LOOSE:
-            self.accepted(request, errors.loose(node.name, before[0]))
-        else:
-            refusal = refusal_of(verdict.reply)
-            if refusal is None:
-                self.accepted(request, aborted(verdict.reply))
-            else:
-                self.refused(request, node, refusal, verdict.reply)
 
     def flow_of(self, request: Request, node: Node) -> Flow:
         """The flow of a request that has come back from `node`, with all that is in flight behind it."""
@@ -330,15 +311,19 @@ class Router:
             self._awaiting_refresh.append(flow)
         self._control.refresh_nowait("unknown node in a redirect")
 
-    def withdraw(self, request: Request) -> None:
-        """Nobody wants it any more: if it has not been sent, it will not be."""
+    def withdraw(self, request: Request) -> bool:
+        """Nobody wants it any more: if it has not been sent, or was refused, it will not be (again). Says so."""
         flow = request.client.flows.get(request.slot)
-        if flow is not None:
-            if request in flow.waiting:
-                flow.waiting.remove(request)
-            elif request in flow.bounced and request.flow is None:
-                flow.bounced.remove(request)
-            self.pump(flow)
+        if flow is None:
+            return False
+        if request in flow.waiting:
+            flow.waiting.remove(request)
+        elif request in flow.bounced and request.flow is None:
+            flow.bounced.remove(request)
+        else:
+            return False
+        self.pump(flow)
+        return True
 
     def expire(self, request: Request, flow: Flow) -> None:
         """A request has waited for its slot until the deadline."""

@@ -29,8 +29,8 @@ class Solitary(Timer):
     def abandon(self) -> None:
         """The client has left: nothing more is done for it."""
 
-    def drain(self) -> None:
-        """The proxy ends: what could wait for ever ends."""
+    def depart(self) -> None:
+        """The client sends nothing more, or the proxy ends: what has been done is still answered, but nothing waits."""
 
     def unblock(self, request: Request, with_error: bool) -> bool:
         """CLIENT UNBLOCK: whether this is something to be unblocked; then `request` is answered 1 or 0 in time."""

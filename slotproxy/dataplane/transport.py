@@ -4,6 +4,7 @@
 A TLS transport says in `pending` that decrypted bytes wait where epoll cannot see them.
 """
 
+import contextlib
 import socket
 
 
@@ -41,6 +42,11 @@ class Transport:
         if not isinstance(name, tuple):
             return f"{name}:0"
         return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+    def end_output(self) -> None:
+        """Tell the other side that nothing more is sent; what it has to say can still be received."""
+        with contextlib.suppress(OSError):  # it is gone altogether, and receiving will tell
+            self._socket.shutdown(socket.SHUT_WR)
 
     def pending(self) -> bool:
         """Whether received bytes wait inside the transport."""

@@ -73,13 +73,11 @@ class Turns(ReplyWriter):
         """Start what runs alone, after `alone`."""
         self.task = task
         if task.endless:
-            if self.finishing:  # it has left, or the proxy drains: there would be nobody to be told
-                if self.unsent() == 0:
-                    self.close()
-                return
             self.paused = True
-            self.watch(False, True)
+            self.watch(False, not self.finishing)
         task.start()
+        if task.endless and self.finishing:
+            task.depart()
 
     def settle(self) -> bool:
         """Whether nothing runs alone any more (and nothing waits to): then requests are taken again."""

@@ -130,6 +130,7 @@ class Watch(Holder):
         """The client has left."""
         self._over = True
         self.due = 0.0
+        self._plane.exclusives.cancel(self)
         exclusive = self._exclusive
         if exclusive is not None:
             self._exclusive = None
@@ -164,15 +165,11 @@ class Watch(Holder):
             self._retry()
             return
         self._asking = asking
-        exclusive = self._plane.exclusives.lease(node, self)
-        if exclusive is None:
+        if not self._plane.exclusives.lease(node, self):
             self._finish(errors.no_exclusive(self._command, self._plane.exclusives.most))
-            return
-        self._exclusive = exclusive
-        if exclusive.ready:
-            self.leased(exclusive)
 
     def leased(self, exclusive: Exclusive) -> None:
+        self._exclusive = exclusive
         self._ask(exclusive, next(iter(self._left)), self._asking)
 
     def _ask(self, exclusive: Exclusive, slot: int, asking: bool) -> None:
@@ -181,9 +178,8 @@ class Watch(Holder):
         raw = command([b"WATCH", *self._left[slot]])
         exclusive.ask(ASKING + raw if asking else raw, 2 if asking else 1)
 
-    def not_leased(self, exclusive: Exclusive, why: str) -> None:
-        self._exclusive = None
-        self._last = f"node {exclusive.node.name}: {why}"
+    def not_leased(self, node: "Node", why: str) -> None:
+        self._last = f"node {node.name}: {why}"
         self._retry()
 
     def lease_lost(self, exclusive: Exclusive, whole: bool, why: str) -> None:

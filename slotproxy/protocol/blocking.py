@@ -51,6 +51,7 @@ class Wait:
         self.name: Final = name
         self.timeout: Final = timeout
         self.reads: Final = self.kind == "stream"
+        self.moves: Final = name in _MOVES
         self.slots: Final = sorted({int(key_slot(key)) for key in keys})
         self.keys: Final = keys[:1] if name in _MOVES else list(dict.fromkeys(keys))
         self.empty: Final = NULL_ARRAY
@@ -60,10 +61,11 @@ class Wait:
         self._keys_at: Final = len(arguments) - 2 * len(keys)  # of streams
 
     def request(self, left: float) -> bytes:
-        """The command with `left` seconds to wait; never so few that they are rounded to 0, which means for ever."""
+        """The command with `left` seconds to wait (0.0: for ever); never so few that they are rounded to 0, which would
+        mean for ever: 6.2.14 does that to less than 2 ms."""
         words = self._arguments[:]
         if left > 0.0:
-            milliseconds = max(1, int(left * 1000))
+            milliseconds = max(2, int(left * 1000))
             words[self._at] = b"%d" % milliseconds if self._form == BLOCK else b"%d.%03d" % divmod(milliseconds, 1000)
         return command(words)
 
@@ -81,7 +83,7 @@ class Wait:
         if self._form == FIRST:
             behind = 3 + int(words[2])
             return command([self._word, b"1", key, *words[behind:]])
-        if self.name in _MOVES:
+        if self.moves:
             return command([self._word, *words[1 : len(words) - 1]])
         return command([self._word, key])
 
@@ -131,7 +133,7 @@ def read_wait(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait | No
     timeout = _seconds(arguments[at])
     if timeout is None:
         return None
-    if form[0] == FIRST and not _is_count(arguments, 3 + len(keys)):
+    if form[0] == FIRST and (arguments[2] != b"%d" % len(keys) or not _is_count(arguments, 3 + len(keys))):
         return None
     if name == "blmove" and not all([word.lower() in (b"left", b"right") for word in arguments[3:5]]):
         return None
@@ -147,7 +149,7 @@ def _is_count(arguments: list[bytes], behind: int) -> bool:
         right = words[:1] in ([b"min"], [b"max"])
     if len(words) == 1:
         return right
-    return right and len(words) == 3 and words[1] == b"count" and _is_natural(words[2]) and int(words[2]) > 0
+    return right and len(words) == 3 and words[1] == b"count" and _is_integer(words[2]) and int(words[2]) > 0
 
 
 def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait | None:
@@ -161,7 +163,7 @@ def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait 
         if option == b"BLOCK" and at == 0 and position + 1 < len(arguments):
             at = position + 1
             position += 2
-        elif option == b"COUNT" and position + 1 < len(arguments) and _is_natural(arguments[position + 1]):
+        elif option == b"COUNT" and position + 1 < len(arguments) and _is_integer(arguments[position + 1]):
             position += 2
         elif option == b"GROUP" and group and position + 2 < len(arguments):
             position += 3
@@ -170,7 +172,9 @@ def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait 
         else:
             return None
     ids = arguments[position + 1 + len(keys) :]
-    if len(ids) != len(keys) or len(set(keys)) != len(keys) or (at and not _is_natural(arguments[at])):
+    if len(ids) != len(keys) or len(set(keys)) != len(keys):
+        return None
+    if at and (not _is_integer(arguments[at]) or arguments[at][:1] == b"-"):
         return None
     for id in ids:
         number, _, rest = id.partition(b"-")
@@ -181,7 +185,12 @@ def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait 
 
 
 def _is_natural(word: bytes) -> bool:
-    return word.isdigit() and len(word) <= 15
+    return word.isdigit() and len(word) <= 20 and int(word) < 1 << 64
+
+
+def _is_integer(word: bytes) -> bool:
+    digits = word.removeprefix(b"-")
+    return digits.isdigit() and len(digits) <= 18 and (len(digits) == 1 or digits[:1] != b"0") and word != b"-0"
 
 
 def _seconds(word: bytes) -> float | None:

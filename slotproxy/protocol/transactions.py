@@ -24,6 +24,7 @@ from slotproxy.protocol.decisions import (
     Scan,
     SplitUp,
     Unknown,
+    unknown_subcommand,
 )
 from slotproxy.protocol.resp import error
 from slotproxy.protocol.slots import key_slot
@@ -140,8 +141,10 @@ def _places(one: Queued) -> list[tuple[int, bytes]]:
     return []
 
 
-def refusal_to_queue(command: Command | None, decision: Decision) -> bytes | None:
+def refusal_to_queue(command: Command | None, decision: Decision, arguments: list[bytes]) -> bytes | None:
     """The error for which a command cannot be queued, and EXEC will be EXECABORT; None when it can."""
+    if command is not None and command.name == "client" and isinstance(decision, AnswerLocally):
+        return unknown_subcommand(arguments)
     if isinstance(decision, Unknown):
         return decision.frame
     if isinstance(decision, Answer):

@@ -42,19 +42,22 @@ async def executed(cluster: EmbeddedCluster) -> int:
     return sum([int((await node.info("stats"))["total_commands_processed"]) for node in cluster.nodes])
 
 
-async def blocked(proxy: ProxyProcess, count: int) -> None:
-    """Returns when so many clients are in a blocking command and nothing more is being connected for them."""
+async def blocked(cluster: EmbeddedCluster, proxy: ProxyProcess, count: int, at_nodes: int) -> None:
+    """Returns when so many clients are in a blocking command, so many of them at the nodes."""
     async with await connect("127.0.0.1", proxy.port) as client:
         while True:
             text = (await client.command("INFO", "clients")).decode()
-            if f"blocked_clients:{count}\r\n" in text:
+            there = sum([int((await node.info("clients"))["blocked_clients"]) for node in cluster.nodes])
+            if f"blocked_clients:{count}\r\n" in text and there == at_nodes:
                 return
             await trio.sleep(0.1)
 
 
 async def wait_and_measure(
-    cluster: EmbeddedCluster, proxy: ProxyProcess, arguments: argparse.Namespace, keys: Sequence[list[str]], kind: str
+    cluster: EmbeddedCluster, proxy: ProxyProcess, arguments: argparse.Namespace, keys: Sequence[list[str]]
 ) -> None:
+    at_nodes = len(keys) if len(keys[0]) == 1 else 0
+    kind = "one slot each" if at_nodes else f"{len(keys[0])} keys in several slots"
     before_kib = measure.resident_kib(proxy.pid)
     clients: list[Connection] = []
     for _ in keys:
@@ -63,7 +66,7 @@ async def wait_and_measure(
     cpu = measure.cpu_seconds(proxy.pid)
     for client, its in zip(clients, keys, strict=True):
         await client.send(pack("BLPOP", *its, 0))
-    await blocked(proxy, len(keys))
+    await blocked(cluster, proxy, len(keys), at_nodes)
     await trio.sleep(SETTLE)
     began = measure.cpu_seconds(proxy.pid) - cpu
     sockets = len(os.listdir(f"/proc/{proxy.pid}/fd")) - len(keys)
@@ -90,7 +93,7 @@ async def wait_and_measure(
     print(f"  push to arrival: p50 {statistics.median(times):.2f} ms, p99 {times[int(len(times) * 0.99)]:.2f} ms\n")
     for client in clients:
         client.close()
-    await blocked(proxy, 0)
+    await blocked(cluster, proxy, 0, 0)
 
 
 async def bench(arguments: argparse.Namespace) -> None:
@@ -102,9 +105,9 @@ async def bench(arguments: argparse.Namespace) -> None:
             proxy = ProxyProcess(cluster.seeds, guard=guard)
             await proxy.start()
             print(f"slotproxy {flavour()}, {os.cpu_count()} CPUs\n")
-            for keys_of, kind in ((keys_at_node, "one slot each"), (keys_over_slots, "four keys in several slots")):
+            for keys_of in (keys_at_node, keys_over_slots):
                 keys = [keys_of(client) for client in range(arguments.clients)]
-                await wait_and_measure(cluster, proxy, arguments, keys, kind)
+                await wait_and_measure(cluster, proxy, arguments, keys)
             await proxy.stop()
     finally:
         guard.close()

@@ -1,16 +1,64 @@
-"""What tests of commands over all nodes ask, and what the scripted nodes were asked."""
+"""What tests ask in one write, and what the scripted nodes were asked, and ran."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from slotproxy.cluster.topology import NodeInfo, Topology
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
-from tests.scripted_node import HOST, ScriptedNode, pack
+from tests.scripted_frames import pack
+from tests.scripted_node import HOST, NodeLink, ScriptedNode
 
 
 def send_at_once(client: ScriptedClient, *commands: str) -> None:
     """In one write."""
     client.send_bytes(b"".join(pack(*command.split()) for command in commands))
+
+
+def block(*commands: str) -> bytes:
+    """MULTI, the commands, EXEC."""
+    return b"".join(pack(*command.split()) for command in ("MULTI", *commands, "EXEC"))
+
+
+def send_block(client: ScriptedClient, *commands: str) -> None:
+    client.send_bytes(block(*commands))
+
+
+def ran(node: ScriptedNode) -> list[str]:
+    """The commands that ran, in that order."""
+    return [b" ".join(entry.words).decode() for entry in node.executed]
+
+
+def step(link: NodeLink, commands: int) -> None:
+    """The node executes so many commands of a connection, and sends what it answers."""
+    link.receive()
+    for _ in range(commands):
+        link.execute()
+    link.send()
+
+
+def do(rig: Rig, *command: str) -> Any:
+    """What somebody else is answered, who then leaves."""
+    client = rig.client()
+    client.send(*command)
+    rig.run()
+    (reply,) = client.replies
+    client.vanish()
+    rig.run()
+    return reply
+
+
+def outside(node: ScriptedNode, *command: str | int) -> bytes:
+    """A node executes what did not come through the proxy; what it then has to say to others is not sent yet."""
+    sock = node.connect()
+    sock.send(pack(*command))
+    link = node.links[-1]
+    step(link, 1)
+    reply = sock.recv(65_536)
+    sock.close()
+    link.receive()
+    return reply
 
 
 def names(node: ScriptedNode) -> list[str]:

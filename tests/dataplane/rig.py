@@ -24,7 +24,8 @@ from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.redirects import Refusal
 from slotproxy.protocol.requests import RequestLimits
-from tests.scripted_node import NodeLink, ScriptedCluster, ScriptedNode, pack
+from tests.scripted_frames import pack
+from tests.scripted_node import NodeLink, ScriptedCluster, ScriptedNode
 from tests.watched_socket import WatchedSocket, socket_pair
 
 TABLE = CommandTable.snapshot()
@@ -154,12 +155,25 @@ class Rig:
         max_clients: int = 100,
         max_in_flight: int = 1024,
         max_output: int = 16_777_216,
+        max_exclusive: int = 100,
+        per_slot: bool = False,
         table: CommandTable = TABLE,
     ) -> None:
         self.clock = ManualClock()
         self.cluster = ScriptedCluster(nodes, owning)
+        self.cluster.clock = self.clock
         self.control = ScriptedControl()
-        limits = PlaneLimits(RequestLimits(), max_clients, max_in_flight, max_output, park_timeout, lanes)
+        limits = PlaneLimits(
+            RequestLimits(),
+            max_clients,
+            max_in_flight,
+            max_output,
+            park_timeout,
+            lanes,
+            max_exclusive=max_exclusive,
+            per_slot=per_slot,
+        )
+        self.denied = b""  # what nodes answer to MULTI and EXEC
         self.plane = Plane(self.control, limits, self.clock, "0.0.0")
         self.plane.table = table
         self.clients: list[ScriptedClient] = []
@@ -203,9 +217,10 @@ class Rig:
             if lane.fence and link.id == lane.fence:
                 link.drop()
         sock = node.connect()
+        node.links[-1].memory.tracking = lane.key.tracking
         self.sockets.append(sock)
         self._ends[(node.name, node.last_id)] = sock
-        self.plane.attach(lane, Transport(sock), Greeting(node.last_id, node.name))
+        self.plane.attach(lane, Transport(sock), Greeting(node.last_id, node.name, self.denied))
 
     def refuse_dials(self, why: str = "connection refused") -> None:
         """Every lane that asked is told that its node cannot be reached; it goes on asking."""
@@ -222,6 +237,13 @@ class Rig:
         """Answer the oldest question about a script's refusal."""
         request, node, refusal, reply = self.control.confirmations.pop(0)
         self.plane.confirmed(request, node, refusal, reply, genuine)
+
+    def supply(self, *, found: bool = True) -> None:
+        """The oldest function that was asked for is brought to its node, unless nobody has it."""
+        name, node, asked = self.control.supplies.pop(0)
+        if found:
+            self.cluster.by_port(node.info.port).functions.add(name.lower())
+        self.plane.supplied(asked)
 
     def read_table(self) -> None:
         """The command table that was asked for is read."""
@@ -303,6 +325,15 @@ class Rig:
         node = self.cluster.by_port(lane.node.info.port)
         return next(link for link in node.links if link.id == lane.client_id)
 
+    def exclusive_links(self, node: ScriptedNode) -> list[NodeLink]:
+        """The node's ends of the connections that are, or were, leased."""
+        shared = {lane.client_id for lane in self.plane.router.territory.nodes[node.id].lanes}
+        return [link for link in node.open_links() if link.id not in shared]
+
+    def tracking_link(self, node: ScriptedNode) -> NodeLink:
+        """The node's end of the connection on which it tells of changed keys."""
+        return self.link_of(self.plane.router.territory.nodes[node.id].lanes[-1])
+
     def link_used_by(self, client: ScriptedClient, node: ScriptedNode) -> NodeLink:
         """The node's end of the connection that carries a client's commands."""
         return self.link_of(self.plane.router.territory.nodes[node.id].lanes[self.client_lane(client)])
@@ -346,6 +377,11 @@ class Rig:
             found.append(f"{self.plane.parked()} parked")
         if self.plane.in_flight():
             found.append(f"{self.plane.in_flight()} in flight")
+        found += [f"flow of the proxy's own, slot {slot}" for slot in self.plane.arrivals.flows]
+        if self.plane.blocked.count:
+            found.append(f"{self.plane.blocked.count} blocked clients")
+        if self.plane.exclusives.leased():
+            found.append(f"{self.plane.exclusives.leased()} connections leased")
         return found
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.dataplane.conftest import MakeRig
-from tests.scripted_node import pack
+from tests.scripted_frames import pack
 
 
 def test_replies_leave_in_the_order_of_the_commands(make_rig: MakeRig) -> None:

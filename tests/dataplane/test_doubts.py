@@ -6,7 +6,8 @@ import pytest
 
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
-from tests.scripted_node import SCRIPT, ScriptedNode, error, slot_of
+from tests.scripted_frames import error
+from tests.scripted_node import SCRIPT, ScriptedNode, slot_of
 
 F = slot_of(b"{f}")
 

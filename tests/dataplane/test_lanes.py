@@ -8,7 +8,8 @@ from slotproxy.cluster.topology import NodeInfo, Topology
 from slotproxy.dataplane.lanes import Lane
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig
-from tests.scripted_node import HOST, pack, slot_of
+from tests.scripted_frames import pack
+from tests.scripted_node import HOST, slot_of
 
 F = slot_of(b"{f}")
 

@@ -8,7 +8,7 @@ from slotproxy.build import flavour
 from slotproxy.dataplane.reactor import Reactor, Timer
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import ManualClock
-from tests.scripted_node import pack
+from tests.scripted_frames import pack
 
 
 def test_a_tick_sends_once_to_each_node_and_client_it_touched(make_rig: MakeRig) -> None:

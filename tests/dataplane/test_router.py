@@ -11,7 +11,8 @@ from slotproxy.cluster.topology import Topology
 from slotproxy.protocol.commands import CommandTable
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import TABLE
-from tests.scripted_node import SCRIPT, ScriptedNode, error, slot_of
+from tests.scripted_frames import error
+from tests.scripted_node import SCRIPT, ScriptedNode, slot_of
 
 F, B, A = slot_of(b"{f}"), slot_of(b"{b}"), slot_of(b"{a}")
 

@@ -7,7 +7,7 @@ import pytest
 from tests.dataplane.asking import rig_with_replica, send_at_once, take_over
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
-from tests.scripted_node import array, bulk
+from tests.scripted_frames import array, bulk
 
 
 def scan_all(rig: Rig, client: ScriptedClient, *options: str, between: object = None) -> list[bytes]:

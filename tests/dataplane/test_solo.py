@@ -10,7 +10,8 @@ import pytest
 from slotproxy.cluster.topology import NodeInfo, Topology
 from tests.dataplane.asking import names, replica_of, rig_with_replica, send_at_once, take_over
 from tests.dataplane.conftest import MakeRig
-from tests.scripted_node import HOST, bulk, slot_of
+from tests.scripted_frames import bulk
+from tests.scripted_node import HOST, slot_of
 
 F = slot_of(b"{f}")
 READONLY = b"-READONLY You can't write against a read only replica.\r\n"

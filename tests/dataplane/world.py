@@ -25,15 +25,8 @@ import hiredis
 
 from slotproxy.cluster.topology import Topology
 from tests.dataplane.rig import Rig, ScriptedClient
-from tests.scripted_node import (
-    SCRIPT,
-    NodeLink,
-    ScriptedCluster,
-    ScriptedMigration,
-    pack,
-    run_on,
-    slot_of,
-)
+from tests.scripted_frames import pack
+from tests.scripted_node import SCRIPT, NodeLink, ScriptedCluster, ScriptedMigration, run_on, slot_of
 
 TAGS = ("a", "b", "f")
 IN_DOUBT = "ERR slotproxy: in doubt:"

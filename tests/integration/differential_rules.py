@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from slotproxy.protocol.blocking import read_wait
 from slotproxy.protocol.commands import CommandTable, KeysError
 from slotproxy.protocol.replies import elements_of
 from slotproxy.protocol.slots import key_slot
@@ -297,7 +298,8 @@ class Rules:
         if call.name == "watch":
             over = not (inside or self.per_slot) and len(self.slots([*watched, call])) > 1
             return Own(_NAMES_THE_FLAG) if over else None
-        if call.name not in SPLITTABLE and (inside or call.name not in SPANNING) and len(self.slots([call])) > 1:
+        spans = call.name in SPLITTABLE or (call.name in SPANNING and not inside and self._is_well_formed(call))
+        if not spans and len(self.slots([call])) > 1:
             return Own(re.compile(rb"-CROSSSLOT Keys in request don't hash to the same slot\r\n"), at_once=True)
         return None
 
@@ -313,6 +315,15 @@ class Rules:
     def _has_right_arity(self, call: Call) -> bool:
         command = self.table.resolve(list(call.words))
         return command is not None and command.check_arity(len(call.words))
+
+    def _is_well_formed(self, call: Call) -> bool:
+        """Whether slotproxy can read it; what it cannot, only a node could refuse, and none has all the slots."""
+        command = self.table.resolve(list(call.words))
+        if command is None:
+            return False
+        with contextlib.suppress(KeysError):
+            return read_wait(call.name, list(call.words), command.keys(list(call.words))) is not None
+        return False
 
     def _concerns_all_nodes(self, call: Call) -> bool:
         command = self.table.resolve(list(call.words))

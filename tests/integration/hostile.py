@@ -61,6 +61,8 @@ class HostileNode:
             return bulk(f"# Server\r\nredis_version:7.0.15\r\nrun_id:{self.id}\r\n")
         if name == "CLUSTER":
             return self._cluster.slots() if words[1].upper() == b"SLOTS" else bulk(self._cluster.nodes_as(self))
+        if name in ("MULTI", "DISCARD"):  # whether it is allowed
+            return b"+OK\r\n"
         if name == "COMMAND":
             return b"-ERR unknown command 'COMMAND'\r\n"
         return self._cluster.answer(self, words)

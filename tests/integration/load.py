@@ -220,9 +220,12 @@ async def shuttle(
     *,
     first: int = 0,
     batch: int = 1,
+    pause: float = 0.0,
     per_second: float = 0.0,
 ) -> None:
     """In each round every slot moves once, `batch` keys at a time; the next round brings it back.
+
+    `pause` seconds pass after each step of a move.
 
     One move at a time: MIGRATE blocks a node, and two nodes that migrate towards each other block until the
     timeout. Each finalisation order gets two rounds, so that both directions see both (`first`: how many
@@ -233,7 +236,7 @@ async def shuttle(
         due = trio.current_time() + (1 / per_second if per_second else 0.0)
         for ride in rides:
             ends = (ride.here, ride.there) if number % 2 == 0 else (ride.there, ride.here)
-            await move_slot(cluster, ride.slot, *ends, batch=batch, order=ORDERS[number // 2 % 2])
+            await move_slot(cluster, ride.slot, *ends, batch=batch, pause=pause, order=ORDERS[number // 2 % 2])
         await trio.sleep_until(due)
 
 

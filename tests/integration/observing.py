@@ -33,9 +33,14 @@ async def owners(proxy: ProxyProcess) -> dict[int, str]:
 
 async def by_node(proxy: ProxyProcess, metric: str) -> dict[str, float]:
     """A metric with the label `node`, by that label; nodes with 0 are left out."""
+    return await by_label(proxy, metric, "node")
+
+
+async def by_label(proxy: ProxyProcess, metric: str, label: str) -> dict[str, float]:
+    """A metric by one of its labels, those with 0 left out."""
     _, body = await proxy.get("/metrics")
     return {
-        sample.labels["node"]: sample.value
+        sample.labels[label]: sample.value
         for family in text_string_to_metric_families(body)
         for sample in family.samples
         if sample.name == metric and sample.value

@@ -280,7 +280,7 @@ CROSS_SLOT: list[tuple[Argument, ...]] = [
     ("RENAME", "a", "b"), ("MSETNX", "a", "1", "b", "2"), ("SUNION", "a", "b"), ("SMOVE", "a", "b", "m"),
     ("LMOVE", "a", "b", "LEFT", "LEFT"), ("RPOPLPUSH", "a", "b"), ("BITOP", "AND", "a", "b"), ("COPY", "a", "b"),
     ("PFMERGE", "a", "b"), ("PFCOUNT", "a", "b"), ("ZUNIONSTORE", "a", "1", "b"), ("ZDIFF", "2", "a", "b"),
-    ("EVAL", "return 1", "2", "a", "b"), ("XREAD", "STREAMS", "a", "b", "0", "0"), ("SORT", "a", "STORE", "b"),
+    ("EVAL", "return 1", "2", "a", "b"), ("BLMOVE", "a", "b", "LEFT", "LEFT", "0"), ("SORT", "a", "STORE", "b"),
     ("GEOSEARCHSTORE", "a", "b", "FROMLONLAT", "1", "1", "BYRADIUS", "1", "m"), ("SDIFFSTORE", "{x}a", "{x}b", "{y}c"),
     ("GEORADIUS", "a", "1", "1", "1", "m", "STORE", "b"), ("STRALGO", "LCS", "KEYS", "a", "b"), ("LCS", "a", "b"),
 ]  # fmt: skip

@@ -283,9 +283,9 @@ async def test_clients_leave_descriptors_for_nodes(cluster: EmbeddedCluster, gua
     target = ProxyProcess(cluster.seeds, guard=guard, command=limited)
     with trio.fail_after(60):
         await target.start()
-        assert "leaves room for 32 clients" in target.stderr
+        assert "leaves room for 24 clients" in target.stderr
         async with nothing_left(target, cluster):
-            clients = [await dial(target.port) for _ in range(32)]
+            clients = [await dial(target.port) for _ in range(24)]
             for client in clients:
                 assert await client.ask(b"PING\r\n") == b"+PONG\r\n"
             for _ in range(50):
@@ -293,7 +293,7 @@ async def test_clients_leave_descriptors_for_nodes(cluster: EmbeddedCluster, gua
                     assert await refused.read_to_end() == b"-ERR max number of clients reached\r\n"
             for client in clients:
                 client.close()
-        clients = [await dial(target.port) for _ in range(32)]
+        clients = [await dial(target.port) for _ in range(24)]
         for number, client in enumerate(clients):
             assert await client.ask(pack("SET", f"few:{number}", "x")) == b"+OK\r\n"
         for node in cluster.nodes:

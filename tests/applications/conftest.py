@@ -1,0 +1,106 @@
+"""Fixtures: the stages on which each application is put.
+
+A stage of a cluster is made by a call with the proxy's flags: `await moving("--cross-slot-transactions", "per-slot")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+import trio
+
+from slotproxy.demo.cluster import EmbeddedCluster
+from slotproxy.demo.connection import connect
+from slotproxy.demo.guard import Guard
+from slotproxy.demo.proxy import ProxyProcess
+from tests.applications.stages import ClusterStage, FailoverStage, MovingStage, Stage
+from tests.conftest import NODE_TIMEOUT_MS, ProxyFactory
+from tests.integration.observing import by_label
+from tests.servers import standalone_server
+
+# What the proxy does not serve yet. The class @pubsub would also take PUBLISH.
+REFUSED = ("-subscribe", "-psubscribe", "-unsubscribe", "-punsubscribe")
+
+StageFactory = Callable[..., Awaitable[Stage]]
+
+
+@pytest.fixture
+async def alone(redis_server: str, guard: Guard) -> AsyncIterator[Stage]:
+    """One plain server that refuses subscriptions: what works here is what is asked of the proxy."""
+    socket = guard.folder / "server.sock"
+    with standalone_server(redis_server, guard, "--unixsocket", str(socket)) as port:
+        async with await connect("127.0.0.1", port) as connection:
+            await connection.command("ACL", "SETUSER", "default", "on", "nopass", "~*", "&*", "+@all", *REFUSED)
+        yield Stage(port, socket)
+
+
+async def behind(
+    kind: type[ClusterStage], cluster: EmbeddedCluster, proxy: ProxyFactory, guard: Guard, flags: tuple[str, ...]
+) -> ClusterStage:
+    socket = guard.folder / "proxy.sock"
+    front = await proxy("--listen", f"unix:{socket}", *flags, cluster=cluster)
+    return kind(cluster, front, socket)
+
+
+@pytest.fixture
+async def moving(cluster: EmbeddedCluster, proxy: ProxyFactory, guard: Guard) -> AsyncIterator[StageFactory]:
+    """Slots move meanwhile."""
+    stages: list[ClusterStage] = []
+
+    async def make(*flags: str) -> Stage:
+        stages.append(await behind(MovingStage, cluster, proxy, guard, flags))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        await no_trouble(stage.front)
+
+
+@pytest.fixture(scope="package")
+def running_replicated_cluster(redis_server: str) -> Iterator[EmbeddedCluster]:
+    cluster = EmbeddedCluster(server=redis_server, replicas=1, node_timeout_ms=NODE_TIMEOUT_MS)
+
+    async def start() -> None:
+        await cluster.start()
+        cluster.disconnect()
+
+    trio.run(start)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+async def replicated(running_replicated_cluster: EmbeddedCluster) -> AsyncIterator[EmbeddedCluster]:
+    """Three primaries with a replica each, without keys; which node is what changes from test to test."""
+    cluster = running_replicated_cluster
+    await cluster.converged()
+    for node in await cluster.primaries():
+        await node.command("FLUSHALL")
+        await node.command("SCRIPT", "FLUSH")
+    yield cluster
+    cluster.disconnect()
+
+
+@pytest.fixture
+async def failing_over(replicated: EmbeddedCluster, proxy: ProxyFactory, guard: Guard) -> AsyncIterator[StageFactory]:
+    """Replicas take over meanwhile, as planned."""
+    stages: list[ClusterStage] = []
+
+    async def make(*flags: str) -> Stage:
+        stages.append(await behind(FailoverStage, replicated, proxy, guard, flags))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        await no_trouble(stage.front)
+
+
+async def no_trouble(front: ProxyProcess) -> None:
+    """Nothing was left in doubt or half done, and no client saw an error that one server would not give."""
+    metrics = await front.metrics()
+    for name in ("in_doubt_total", "parked_expired_total", "transactions_partial_total", "blocked_clients"):
+        assert metrics[f"slotproxy_{name}"] == 0, name
+    # ERR: SUBSCRIBE; the other errors of the proxy's own stand above. NOSCRIPT: redis-py then sends the text.
+    errors = await by_label(front, "slotproxy_errors_total", "code")
+    assert set(errors) <= {"ERR", "NOSCRIPT"}, errors

@@ -1,0 +1,104 @@
+"""An RQ application: two queues, results, a failing job, retries, a dependency and a scheduled job.
+
+When RQ_KEY_PREFIX has a hash tag all keys of RQ stand in one slot, and then it also uses what needs that: unique jobs
+and rate limits, whose scripts have several keys.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from redis import Redis
+from rq import Queue, Retry
+from rq.defaults import RQ_KEY_PREFIX
+from rq.exceptions import DuplicateJobError
+from rq.rate_limit import RateLimit
+
+from tests.applications.client import WITHIN, until
+from tests.applications.counting import append, count
+
+QUEUES = os.environ["RQ_QUEUES"].split()
+TAGGED = "{" in RQ_KEY_PREFIX
+
+
+def plus(value: int, name: str, amount: int) -> int:
+    count(name)
+    return value + amount
+
+
+def note(place: int) -> None:
+    count(f"note:{place}")
+    append("note", place)
+
+
+def stubborn(name: str) -> int:
+    runs = count(name)
+    if runs < 3:
+        raise RuntimeError(f"run {runs} of {name}")
+    return runs
+
+
+def hopeless(name: str) -> None:
+    count(name)
+    raise ValueError(name)
+
+
+_redis: Any = Redis.from_url(os.environ["APPLICATION_URL"])
+_queues = [Queue(name, connection=_redis) for name in QUEUES]
+_early: list[Any] = []
+
+
+def result_of(job: Any) -> Any:
+    """Waits with XREAD BLOCK."""
+    result = job.latest_result(timeout=int(WITHIN))
+    assert result is not None, f"{job} has no result"
+    assert result.type == result.Type.SUCCESSFUL, result.exc_string
+    return result.return_value
+
+
+def prepare() -> list[str]:
+    places = [_queues[-1 - place % len(_queues)].enqueue(note, place).origin for place in range(6)]
+    _early.append(_queues[0].enqueue_in(timedelta(seconds=1), plus, 20, "later", 1))
+    return places
+
+
+def perform(number: int) -> list[Any]:
+    first, last = _queues[0], _queues[-1]
+    jobs = [
+        (first, last)[place % 2].enqueue(plus, number, f"{number}:plus:{place}", place) for place in range(4)
+    ]
+    failing = first.enqueue(hopeless, f"{number}:hopeless")
+    retried = last.enqueue(stubborn, f"{number}:stubborn", retry=Retry(max=2))
+    dependent = first.enqueue(plus, number, f"{number}:dependent", 1000, depends_on=jobs[:2])
+    limited = limited_jobs(number) if TAGGED else []
+    sums = [result_of(job) for job in (*jobs, dependent, *limited)]
+    until(lambda: bool(failing.is_failed))
+    until(lambda: bool(retried.is_finished))
+    return [sums, last_line(failing), retried.return_value()]
+
+
+def limited_jobs(number: int) -> list[Any]:
+    """A job that can be in the queue but once, and three of which one is in it at a time."""
+    queue = _queues[0]
+    unique = {"job_id": f"unique-{number}", "unique": True}
+    jobs = [queue.enqueue(plus, number, f"{number}:unique", 7, **unique)]
+    try:
+        queue.enqueue(plus, number, f"{number}:unique", 7, **unique)
+    except DuplicateJobError:
+        pass
+    else:
+        raise AssertionError("enqueued twice")
+    limit = RateLimit("one", 1)
+    return jobs + [
+        queue.enqueue(plus, number, f"{number}:limited:{place}", place, rate_limit=limit) for place in range(3)
+    ]
+
+
+def last_line(job: Any) -> str:
+    return str(job.latest_result().exc_string.splitlines()[-1])
+
+
+def finish() -> list[int]:
+    return [result_of(job) for job in _early]

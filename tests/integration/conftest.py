@@ -1,0 +1,84 @@
+"""Fixtures of the loads: the stages on which they are played, and a cluster with replicas that fails over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+import pytest
+import trio
+
+from slotproxy.demo.cluster import EmbeddedCluster
+from slotproxy.demo.connection import ErrorReply
+from slotproxy.demo.guard import Guard
+from tests.conftest import NODE_TIMEOUT_MS, ProxyFactory
+from tests.integration.stages import KINDS, TAGS, Kind, Stage, spread_tags
+from tests.servers import standalone_server
+
+
+@pytest.fixture(scope="session")
+def cluster_with_replicas(redis_server: str) -> Iterator[EmbeddedCluster]:
+    """The session's cluster of three primaries and their replicas, not started yet. Tests use `replicated`."""
+    cluster = EmbeddedCluster(replicas=1, server=redis_server, node_timeout_ms=NODE_TIMEOUT_MS)
+    yield cluster
+    cluster.close()
+
+
+async def _made_ready(cluster: EmbeddedCluster) -> None:
+    """Started if it is not; no keys. Who is whose replica is left as it is: forming it anew takes seconds."""
+    if cluster.nodes:
+        try:
+            for node in await cluster.primaries():
+                await node.command("FLUSHALL")
+            await cluster.converged()
+            return
+        except (ErrorReply, OSError, trio.TooSlowError):
+            pass
+    await cluster.reset()
+
+
+@pytest.fixture
+async def replicated(cluster_with_replicas: EmbeddedCluster) -> AsyncIterator[EmbeddedCluster]:
+    """Three primaries with a replica each, no keys. For `fail_over` as often as you like; move no slot."""
+    await _made_ready(cluster_with_replicas)
+    yield cluster_with_replicas
+    cluster_with_replicas.disconnect()
+
+
+class StageFactory(Protocol):
+    async def __call__(self, *flags: str) -> Stage: ...
+
+
+@pytest.fixture(params=KINDS)
+async def stage(
+    request: pytest.FixtureRequest,
+    redis_server: str,
+    cluster: EmbeddedCluster,
+    cluster_with_replicas: EmbeddedCluster,
+    proxy: ProxyFactory,
+    guard: Guard,
+) -> AsyncIterator[StageFactory]:
+    """`await stage("--flag", "value")`: each kind of stage in its turn; the flags are the proxy's."""
+    kind: Kind = request.param
+    made: list[Stage] = []
+    with ExitStack() as servers:
+
+        async def make(*flags: str) -> Stage:
+            if kind == "plain":
+                port = servers.enter_context(standalone_server(redis_server, guard))
+                made.append(Stage(kind, redis_server, port, [f"t{number}" for number in range(TAGS)]))
+                return made[-1]
+            behind = cluster
+            if kind == "failing over":
+                behind = cluster_with_replicas
+                await _made_ready(behind)
+            front = await proxy(*flags, cluster=behind)
+            tags, rides = await spread_tags(behind)
+            made.append(Stage(kind, redis_server, front.port, tags, front=front, cluster=behind, rides=rides))
+            return made[-1]
+
+        yield make
+        for one in made:
+            await one.assert_nothing_left()
+        cluster_with_replicas.disconnect()
