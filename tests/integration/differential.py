@@ -35,14 +35,20 @@ from tests.integration.differential_cases import (
     variants,
 )
 from tests.integration.differential_keyless import of_containers, sequences
+from tests.integration.differential_parties import Conversation
 from tests.integration.differential_rules import Call
 from tests.integration.differential_sides import Divergence, Sides, sides_of
 
 # ---- what is made of the examples
 
 
-def check_example(sides: Sides, number: int, example: Example, every: int = 1) -> list[Divergence]:
-    """One of the examples and every `every`-th of its variants, each on keys freshly made; shrunk."""
+def check_example(
+    sides: Sides, number: int, example: Example, every: int = 1, inside: bool = False
+) -> list[Divergence]:
+    """One of the examples and every `every`-th of its variants, each on keys freshly made; shrunk.
+
+    `inside`: each in a transaction of its own.
+    """
     if not sides.knows(spell(example[0], b"")):
         return []
     tag = b"example%d" % number
@@ -50,7 +56,7 @@ def check_example(sides: Sides, number: int, example: Example, every: int = 1) -
     sequence: list[Words] = []
     for place, (kinds, words) in enumerate(variants(example, tag)):
         if place == 0 or (number + place) % every == 0:
-            sequence += one_case(sides, kinds, words, tag)
+            sequence += one_case(sides, kinds, words, tag, inside)
     found: dict[str, Divergence] = {}
     for divergence in sides.run(sequence):
         # One for each kind of difference: its variants often all fail alike.
@@ -58,14 +64,15 @@ def check_example(sides: Sides, number: int, example: Example, every: int = 1) -
     return [sides.shrunk(divergence) for divergence in found.values()]
 
 
-def one_case(sides: Sides, kinds: list[str], words: Words, tag: bytes) -> list[Words]:
+def one_case(sides: Sides, kinds: list[str], words: Words, tag: bytes, inside: bool) -> list[Words]:
     """Make the keys, run the command, look at what it left."""
+    run: list[Words] = [(b"MULTI",), words, (b"EXEC",)] if inside else [words]
     before = [command for kind in kinds for command in making(kind, tag)]
     command = sides.rules.table.resolve(list(words))
     if command is None or not (command.write or command.script):
-        return [*before, words]
+        return [*before, *run]
     after = [look for kind in kinds for look in looks(sides, spell("@" + kind, tag))]
-    return [*before, words, *after]
+    return [*before, *run, *after]
 
 
 def looks(sides: Sides, key: bytes) -> list[Words]:
@@ -131,6 +138,17 @@ def check_restored_functions(sides: Sides) -> list[Divergence]:
     return sides.run([*call, restore, *call, *again, *call, (b"FUNCTION", b"LIST", b"WITHCODE")])
 
 
+# ---- several clients
+
+
+def check_conversation(sides: Sides, conversation: list[Words]) -> list[Divergence]:
+    """The first reply that differs, or that came to one side's client alone; else what the keys hold afterwards."""
+    if not all(sides.knows(words[1]) or len(words) == 2 for words in conversation):
+        return []
+    sides.reset()
+    return Conversation(sides, conversation).run() or look_at_all(sides)
+
+
 # ---- generated sequences
 
 
@@ -154,7 +172,7 @@ def search(sides: Sides, count: int) -> None:
         max_examples=count, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    @given(pipelines())
+    @given(pipelines(over_slots=sides.rules.per_slot, watching=not sides.in_motion))
     def check(sequence: list[list[Words]]) -> None:
         found = check_pipelines(sides, sequence)
         if sides.in_motion:

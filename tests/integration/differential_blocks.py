@@ -48,6 +48,11 @@ class Blocks:
         self._failed = False
         self._watched: list[Call] = []
 
+    @property
+    def inside(self) -> bool:
+        """Whether the client is between MULTI and EXEC."""
+        return self._queued is not None
+
     def ask(self, rules: Rules, words: Words) -> Asked:
         """What to ask, and what to expect. Whether a command is queued is told from the command table."""
         call = rules.call(words)
@@ -55,28 +60,33 @@ class Blocks:
             return self._execute(rules, call)
         queued = self._queued
         own = rules.own_answer(call, self._watched, inside=queued is not None)
-        ordinary = Asked(call, words)
+        if queued is not None:
+            return self._queue(rules, call, own, queued)
+        if own is not None:
+            return Asked(call, None, own.pattern)
+        if rules.is_accepted(call):
+            if call.name == "multi":
+                self._queued, self._failed = [], False
+            elif call.name == "watch":
+                self._watched.append(call)
+            elif call.name in ("unwatch", "reset", "quit"):
+                self.forget()
+        return Asked(call, words)
+
+    def _queue(
+        self, rules: Rules, call: Call, own: Own | None, queued: list[tuple[Call, re.Pattern[bytes] | None]]
+    ) -> Asked:
+        if own is not None and own.at_once:
+            self._failed = True
+            return Asked(call, _REFUSED_IN_PLACE, own.pattern)
         if not rules.is_accepted(call):
             self._failed = True
         elif call.name in ("discard", "reset", "quit"):
             self.forget()
-        elif queued is None:
-            if call.name == "multi":
-                self._queued, self._failed = [], False
-            elif call.name == "watch" and own is None:
-                self._watched.append(call)
-            elif call.name == "unwatch":
-                self._watched = []
         elif call.name not in ("multi", "watch"):
-            return self._queue(call, own, queued)
-        return ordinary if own is None else Asked(call, None, own.pattern)
-
-    def _queue(self, call: Call, own: Own | None, queued: list[tuple[Call, re.Pattern[bytes] | None]]) -> Asked:
-        if own is not None and own.at_once:
-            self._failed = True
-            return Asked(call, _REFUSED_IN_PLACE, own.pattern)
-        queued.append((call, own.pattern if own else None))
-        return Asked(call, _QUEUED_IN_PLACE if own else call.words)
+            queued.append((call, own.pattern if own else None))
+            return Asked(call, _QUEUED_IN_PLACE if own else call.words)
+        return Asked(call, call.words)
 
     def _execute(self, rules: Rules, call: Call) -> Asked:
         block = tuple(self._queued or ())

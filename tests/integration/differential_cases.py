@@ -8,14 +8,23 @@ right ones, one for each form.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
 from slotproxy.protocol.splitting import SPLITTABLE
+from tests.integration.differential_rules import SPANNING
 
 Words = tuple[bytes, ...]
+_Drawn = TypeVar("_Drawn")
+
+
+class Draw(Protocol):
+    """What Hypothesis hands to a composite strategy."""
+
+    def __call__(self, strategy: st.SearchStrategy[_Drawn]) -> _Drawn: ...
+
 
 KEYS: Final[dict[str, list[str]]] = {
     "str": ["SET @ hello"],
@@ -232,32 +241,42 @@ def populated() -> list[Words]:
 
 
 @st.composite
-def commands(draw: Callable[[st.SearchStrategy[object]], object], choices: list[Example]) -> Words:
-    """An example on any of the keys; some with a wrong word or some words missing."""
+def commands(draw: Draw, choices: list[Example], tags: Sequence[bytes] = TAGS) -> Words:
+    """An example on any of the keys under these tags; some with a wrong word or some words missing."""
     example = draw(st.sampled_from(choices))
-    assert isinstance(example, tuple)
-    tags = st.sampled_from(TAGS)
-    tag = draw(tags)
+    tag = draw(st.sampled_from(tags))
+    spans = example[0].lower() in SPLITTABLE or example[0].lower() in SPANNING
     words: list[bytes] = []
     for word in example:
         if word.startswith("@") and word != "@@payload":
             if draw(st.booleans()):
-                word = "@" + str(draw(st.sampled_from(_MIXED)))
-            if example[0].lower() in SPLITTABLE:
-                tag = draw(tags)
-        assert isinstance(tag, bytes)
+                word = "@" + draw(st.sampled_from(_MIXED))
+            if spans:
+                tag = draw(st.sampled_from(tags))
         words.append(spell(word, tag))
     spoilt = draw(st.integers(0, 4 * len(words)))
-    assert isinstance(spoilt, int)
     if 0 < spoilt < len(words) and not example[spoilt].startswith(("@", "=")):
-        wrong = draw(st.sampled_from(WRONG_WORDS))
-        assert isinstance(wrong, bytes)
-        words[spoilt] = wrong
+        words[spoilt] = draw(st.sampled_from(WRONG_WORDS))
     elif spoilt == 4 * len(words):
         words.pop()
     return tuple(words)
 
 
-def pipelines() -> st.SearchStrategy[list[list[Words]]]:
-    """Sequences, cut into pipelines."""
-    return st.lists(st.lists(commands(_CHOICES), min_size=1, max_size=20), min_size=1, max_size=6)
+@st.composite
+def blocks(draw: Draw, over_slots: bool, watching: bool) -> list[Words]:
+    """A transaction, its keys under one tag unless it may go over slots; some begin with WATCH, some are discarded."""
+    tags = TAGS if over_slots else (draw(st.sampled_from(TAGS)),)
+    found: list[Words] = []
+    if watching and draw(st.booleans()):
+        found.append((b"WATCH", spell("@" + draw(st.sampled_from(_MIXED)), draw(st.sampled_from(tags)))))
+        found += draw(st.lists(commands(_CHOICES, tags), max_size=1))
+    found += [(b"MULTI",), *draw(st.lists(commands(_CHOICES, tags), max_size=5))]
+    return [*found, (draw(st.sampled_from([b"EXEC", b"EXEC", b"EXEC", b"DISCARD"])),)]
+
+
+def pipelines(over_slots: bool = False, watching: bool = True) -> st.SearchStrategy[list[list[Words]]]:
+    """Sequences, cut into pipelines. `over_slots`: so may transactions go. `watching`: some of them watch a key."""
+    one = commands(_CHOICES).map(lambda words: [words])
+    several = st.one_of(one, one, one, blocks(over_slots, watching))
+    pipeline = st.lists(several, min_size=1, max_size=20).map(lambda parts: [words for part in parts for words in part])
+    return st.lists(pipeline, min_size=1, max_size=6)

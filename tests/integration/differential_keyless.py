@@ -152,7 +152,12 @@ NOT_COMPARED: Final[dict[str, str]] = {
 
 def sequences() -> list[list[Words]]:
     """Every sequence, as words."""
-    blocks = _SEQUENCES.replace(r"\n", "\v").replace(r"\0", "\0").strip().split("\n\n")
+    return sequences_in(_SEQUENCES)
+
+
+def sequences_in(text: str) -> list[list[Words]]:
+    """The sequences of a text like the one above."""
+    blocks = text.replace(r"\n", "\v").replace(r"\0", "\0").strip().split("\n\n")
     return [[_words(text) for text in block.replace("\n", " | ").split(" | ")] for block in blocks]
 
 

@@ -65,18 +65,25 @@ class Peer:
         self.port = port
         self._client: Client | None = None
 
-    def replies(self, requests: Sequence[Words]) -> list[bytes]:
-        """Every reply to these requests, pipelined; the last is CLOSED when the connection ended behind them."""
+    def replies(self, requests: Sequence[Words], *, inside: bool = False) -> list[bytes]:
+        """Every reply to these requests, pipelined; the last is CLOSED when the connection ended behind them.
+
+        `inside`: they end between MULTI and EXEC, where a mark behind them would become part of the transaction. So
+        one reply is awaited to each.
+        """
         if self._client is None:
             self._client = Client(self.port)
-        self._client.send([*requests, (b"ECHO", _MARK)])
+        self._client.send(requests if inside else [*requests, (b"ECHO", _MARK)])
         found: list[bytes] = []
-        while (frame := self._client.frame()) not in (_MARK_REPLY, CLOSED, NO_REPLY):
+        while not inside or len(found) < len(requests):
+            frame = self._client.frame()
+            if frame == _MARK_REPLY:
+                break
             found.append(frame)
-        if frame == _MARK_REPLY:
-            return found
-        self.close()
-        return [*found, CLOSED] if frame == CLOSED else [*found, NO_REPLY, CLOSED]
+            if frame in (CLOSED, NO_REPLY):
+                self.close()
+                return found if frame == CLOSED else [*found, CLOSED]
+        return found
 
     def close(self) -> None:
         if self._client is not None:

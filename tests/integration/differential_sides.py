@@ -133,6 +133,19 @@ class Sides:
         listed = [key for peer in peers for key in elements_of(peer.replies([(b"KEYS", b"*")])[0]) or []]
         return sorted(set(map(content, listed)))
 
+    def blocked_at_nodes(self) -> int:
+        """How many clients wait at the other side's servers."""
+        told = [peer.replies([(b"INFO", b"clients")])[0] for peer in self.direct[1:]]
+        return sum(int(text.partition(b"blocked_clients:")[2].split()[0]) for text in told)
+
+    def waiting_at_nodes(self, calls: Sequence[Call]) -> int | None:
+        """How many of these, who all wait, do so there; None when it is not said."""
+        if self._twin:
+            return len(calls)
+        if self.in_motion or any(call.name == "wait" for call in calls):
+            return None
+        return sum(len(self.rules.slots([call])) == 1 for call in calls)
+
     def walks(self, options: Words, most: int) -> tuple[Walk, Walk]:
         """SCAN to the end, the plain server's and slotproxy's; at most `most` calls."""
         return _walk(self.plain, options, most), _walk(self.other, options, most)
@@ -159,8 +172,9 @@ class Sides:
             asked = [one.without_own() for one in asked if one.plain is not None]
         to_plain = [one.plain for one in asked if one.plain is not None]
         to_other = to_plain if self._twin else chunk
-        expected = iter(plain := self.plain.replies(to_plain))
-        said = self.other.replies(to_other)
+        inside = self._blocks.inside
+        expected = iter(plain := self.plain.replies(to_plain, inside=inside))
+        said = self.other.replies(to_other, inside=inside)
         if CLOSED in (*plain[-1:], *said[-1:]):
             self._blocks.forget()
         if len(said) - len(to_other) != len(plain) - len(to_plain):
