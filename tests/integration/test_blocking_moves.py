@@ -15,6 +15,7 @@ import trio
 from slotproxy.demo.connection import ErrorReply
 from slotproxy.demo.reshard import Migration, move_slot
 from tests.integration.conftest import StageFactory
+from tests.integration.load import shuttle
 from tests.integration.stages import Stage, blocked_at, fail_over
 from tests.integration.waits import FOR_EVER, NOTHING, Waiter, all_served, waiters_of, waiting
 
@@ -58,6 +59,19 @@ async def moved_there_and_back(stage: Stage) -> AsyncIterator[None]:
     await move_slot(stage.behind, ride.slot, ride.here, ride.there, pause=0.02)
     await move_slot(stage.behind, ride.slot, ride.there, ride.here, pause=0.02)
     yield
+
+
+async def keeps_moving(stage: Stage) -> AsyncIterator[None]:
+    over = False
+
+    async def move() -> None:
+        while not over:
+            await shuttle(stage.behind, stage.rides[:1], 2, pause=0.02)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(move)
+        yield
+        over = True
 
 
 async def does_not_move_after_all(stage: Stage) -> AsyncIterator[None]:
@@ -152,7 +166,7 @@ async def test_what_others_bring_to_the_target_arrives_with_the_slot(stage: Stag
         assert all(waiter.has("arrived") for waiter in waiters), waiters
 
 
-@on_happenings(begins_to_move, has_moved_its_keys, moved_there_and_back, failed_over)
+@on_happenings(begins_to_move, has_moved_its_keys, keeps_moving, failed_over)
 async def test_the_timeout_is_what_it_was(stage: StageFactory, happening: Happening) -> None:
     place = await stage()
     seconds = 2.0
@@ -164,7 +178,7 @@ async def test_the_timeout_is_what_it_was(stage: StageFactory, happening: Happen
         assert waiter.reply is None and seconds - 0.01 <= waiter.waited < seconds + LATE, waiter
 
 
-@on_happenings(begins_to_move, has_moved_its_keys, moved_there_and_back, failed_over)
+@on_happenings(begins_to_move, has_moved_its_keys, keeps_moving, failed_over)
 async def test_client_unblock_finds_those_who_wait(stage: StageFactory, happening: Happening) -> None:
     place = await stage()
     waiters = waiters_of(place, FOR_EVER)

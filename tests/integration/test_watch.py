@@ -6,6 +6,7 @@ answer, nil, and nothing executed: the proxy cannot know what happened to the ke
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -71,6 +72,52 @@ async def test_a_hundred_clients_count_exactly_with_watch(stage: StageFactory) -
 
 
 # ---- several slots
+
+
+async def increment_both(stage: Stage, number: int, done: Counter[str]) -> None:
+    """Two counters of two slots. What was executed in part is repeated for the other part."""
+    pair = [f"{{{tag}}}:n" for tag in random.Random(number).sample(stage.tags[:4], 2)]
+    async with await stage.connect() as client:
+        for _ in stage.rounds(3):
+            left = pair
+            while left:
+                await client.command("WATCH", *left)
+                values: list[bytes | None] = await client.command("MGET", *left)
+                # As long as what was counted: each part is executed once and as a whole, or not at all.
+                block: list[tuple[str | int, ...]] = []
+                for key, value in zip(left, values, strict=True):
+                    block += [("SET", key, int(value or 0) + 1), ("RPUSH", f"{key}:log", "x")]
+                replies = await execute(client, block)
+                if replies is None:
+                    continue
+                failed = []
+                for key, value, ok, length in zip(left, values, replies[::2], replies[1::2], strict=True):
+                    if isinstance(ok, ErrorReply):
+                        assert isinstance(length, ErrorReply) and ok.code == "EXECABORT", (ok, length)
+                        failed.append(key)
+                    else:
+                        assert (ok, length) == (b"OK", int(value or 0) + 1)
+                        done[key] += 1
+                assert len(failed) < len(left), replies
+                stage.partial += bool(failed)
+                left = failed
+
+
+async def test_watched_counters_of_two_slots_are_exact_each(stage: StageFactory) -> None:
+    place = await stage(*PER_SLOT)
+    done: Counter[str] = Counter()
+    with trio.fail_after(WITHIN):
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(increment_both, place, number, done)
+            await place.act()
+        await place.assert_trouble_met()
+        async with await place.connect() as client:
+            for key, count in done.items():
+                assert await client.command("GET", key) == b"%d" % count
+                assert await client.command("LLEN", f"{key}:log") == count
+    # One server does not do it by halves.
+    assert place.front is not None or not place.partial
 
 
 @pytest.mark.parametrize("stage", ["plain", "quiet"], indirect=True)
