@@ -19,6 +19,7 @@ from tests.integration.conftest import StageFactory
 from tests.integration.load import LONGER
 from tests.integration.stages import Stage
 from tests.integration.waits import FOR_EVER, FORMS, KINDS, Form, Kind, keys_of
+from tests.integration.wire import dial
 
 WITHIN = 60 + 10 * LONGER
 # How long the consumers may take, after the last element has been pushed.
@@ -147,12 +148,12 @@ async def test_an_element_goes_to_the_next_one_when_consumers_vanish(stage: Stag
             for number in place.rounds(10):
                 form = forms[number % len(forms)]
                 keys, key = keys_of(place, kind, form.name)
-                vanishing = [await place.connect() for _ in range(3)]
+                vanishing = [await dial(place.port) for _ in range(3)]
                 for client in vanishing:
                     await client.send(pack(*form.wait(keys, FOR_EVER)))
                 await place.blocked(3)
-                for client in vanishing:
-                    client.close()
+                for client, orderly in zip(vanishing, (True, False, number % 4 < 2), strict=True):
+                    client.close() if orderly else client.reset()
                 # Before it has noticed, a server too sends an element into the void.
                 await place.blocked(0)
                 value = b"%d" % number
