@@ -360,6 +360,8 @@ class Blocked(Seeker):
                 self._answer_unblocker(0)
             else:  # the node had not got the command yet, or could not be told
                 self.plane.reactor.call_at(self.plane.reactor.now + _RETRY, self)
+        elif self.state == WAITING and self._may_lease():
+            self._go()
 
     # The end
 

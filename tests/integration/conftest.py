@@ -17,6 +17,14 @@ from tests.integration.stages import KINDS, TAGS, Kind, Stage, spread_tags
 from tests.servers import standalone_server
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes failovers takes its time: the extended tests have it."""
+    for item in items:
+        if any(word in item.name for word in ("failing over", "failed_over", "failed over")):
+            item.add_marker(pytest.mark.extended)
+
+
 @pytest.fixture(scope="session")
 def cluster_with_replicas(redis_server: str) -> Iterator[EmbeddedCluster]:
     """The session's cluster of three primaries and their replicas, not started yet. Tests use `replicated`."""
