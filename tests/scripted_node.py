@@ -9,8 +9,8 @@ test chooses every interleaving; `serve` does all three for all connections unti
 
 Invariants: every node has its own view of who owns a slot, which only CLUSTER SETSLOT (and `ScriptedCluster`) changes;
 `executed` holds exactly what ran and changed or read data, in the order in which it ran: a command that waited stands
-where it got something. Strings here, lists and streams and what a node remembers of a connection in
-`tests/scripted_lists.py`; no replicas, no expiry.
+where it got something. What commands do to keys: `tests/scripted_strings.py` and `tests/scripted_lists.py`; no
+replicas, no expiry.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import binascii
 import hashlib
 import socket
-import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -28,12 +27,12 @@ import hiredis
 from slotproxy.cluster.topology import NodeInfo, Topology
 from tests import scripted_lists
 from tests.scripted_frames import NIL, NO_ARRAY, OK, array, bulk, error
-from tests.scripted_lists import DEMOTED, UNBLOCKED, WRONG_TYPE, Body, Data, Keys, Remembered, Waits
+from tests.scripted_lists import DEMOTED, UNBLOCKED, WRONG_TYPE, Remembered, Waits
+from tests.scripted_strings import COMMANDS, OF_STRINGS, READS, SCRIPTS
 from tests.watched_socket import WatchedSocket, socket_pair
 
 SLOTS: Final = 16384
 HOST: Final = "127.0.0.1"
-_BUCKETS: Final = 64  # of SCAN's table
 
 
 def slot_of(key: bytes) -> int:
@@ -259,6 +258,8 @@ class ScriptedNode:
             return 0
         moved = 0
         for link in self.links:
+            if link.closed:
+                continue
             moved += link.receive()
             while link.can_execute():
                 link.execute()
@@ -326,7 +327,7 @@ class ScriptedNode:
         reply = self._apply(link, words, reading=link.memory.tracking)
         if seconds is not None and reply in (NIL, NO_ARRAY):
             deadline = self.cluster.clock() + seconds if seconds else None
-            link.memory.waits = Waits(words, _COMMANDS[name][0](words), deadline)
+            link.memory.waits = Waits(words, COMMANDS[name][0](words), deadline)
             self.waiting.append(link)
             return b""
         self.executed.append(Executed(link.id, tuple(words), reply))
@@ -335,16 +336,16 @@ class ScriptedNode:
     def _apply(self, link: NodeLink, words: list[bytes], reading: bool = False) -> bytes:
         """What the command does to the data, and who is told of it."""
         name = words[0].upper()
-        keys, body = _COMMANDS[name]
+        keys, body = COMMANDS[name]
         before = dict.fromkeys(self.keys) if name == b"FLUSHALL" else {}
         concerned = [key for key in keys(words) if key in self.keys]
-        if name in _OF_STRINGS and any(type(self.keys[key]) is not bytes for key in concerned):
+        if name in OF_STRINGS and any(type(self.keys[key]) is not bytes for key in concerned):
             return WRONG_TYPE
         reply = body(self.keys, words)
-        if name in _READS:
+        if name in READS:
             if reading:
                 link.memory.tracked.update(keys(words))
-        elif reply[0] != 0x2D or name in _SCRIPTS:
+        elif reply[0] != 0x2D or name in SCRIPTS:
             for key in dict.fromkeys([*concerned, *(key for key in keys(words) if key in self.keys)]):
                 self.touch(key)
         if name == b"FLUSHALL":
@@ -430,7 +431,7 @@ class ScriptedNode:
 
     def refusal_of_block(self, block: list[list[bytes]], asking: bool) -> bytes:
         """Why a block is not executed: at EXEC the keys of all its commands are looked at together."""
-        keys = [key for words in block for key in _COMMANDS[words[0].upper()][0](words)]
+        keys = [key for words in block for key in COMMANDS[words[0].upper()][0](words)]
         if keys and (refusal := self._refusal(keys, asking)):
             return refusal
         loading = "EXECABORT Transaction discarded because of: LOADING Redis is loading the dataset in memory"
@@ -441,9 +442,9 @@ class ScriptedNode:
         name = words[0].upper()
         if name == b"EXEC":
             return error("ERR EXEC without MULTI")
-        if name not in _COMMANDS:
+        if name not in COMMANDS:
             return error(f"ERR unknown command '{words[0].decode()}', with args beginning with: ")
-        keys = _COMMANDS[name][0](words)
+        keys = COMMANDS[name][0](words)
         if keys and (refusal := self._refusal(keys, asking)):
             return refusal
         return error("LOADING Redis is loading the dataset in memory") if self.loading else b""
@@ -642,174 +643,3 @@ class ScriptedMigration:
         for end in reversed(ends) if source_first else ends:
             end()
         self.finish_others()
-
-
-# Commands: which keys, and what they do to the data.
-
-
-def _one(words: list[bytes]) -> list[bytes]:
-    return words[1:2]
-
-
-def _all(words: list[bytes]) -> list[bytes]:
-    return words[1:]
-
-
-def _pairs(words: list[bytes]) -> list[bytes]:
-    return words[1::2]
-
-
-def _counted(words: list[bytes]) -> list[bytes]:
-    return words[3 : 3 + int(words[2])]
-
-
-def _none(words: list[bytes]) -> list[bytes]:
-    return []
-
-
-def _get(data: Data, words: list[bytes]) -> bytes:
-    return bulk(data.get(words[1]))
-
-
-def _set(data: Data, words: list[bytes]) -> bytes:
-    data[words[1]] = words[2]
-    return OK
-
-
-def _incr(data: Data, words: list[bytes]) -> bytes:
-    try:
-        value = int(data.get(words[1], b"0")) + 1
-    except ValueError:
-        return error("ERR value is not an integer or out of range")
-    data[words[1]] = b"%d" % value
-    return b":%d\r\n" % value
-
-
-def _append(data: Data, words: list[bytes]) -> bytes:
-    data[words[1]] = data.get(words[1], b"") + words[2]
-    return b":%d\r\n" % len(data[words[1]])
-
-
-def _mget(data: Data, words: list[bytes]) -> bytes:
-    return array([bulk(data.get(key)) for key in words[1:]])
-
-
-def _mset(data: Data, words: list[bytes]) -> bytes:
-    data.update(zip(words[1::2], words[2::2], strict=True))
-    return OK
-
-
-def _del(data: Data, words: list[bytes]) -> bytes:
-    return b":%d\r\n" % sum(data.pop(key, None) is not None for key in words[1:])
-
-
-def _exists(data: Data, words: list[bytes]) -> bytes:
-    return b":%d\r\n" % sum(key in data for key in words[1:])
-
-
-def _rename(data: Data, words: list[bytes]) -> bytes:
-    if words[1] not in data:
-        return error("ERR no such key")
-    data[words[2]] = data.pop(words[1])
-    return OK
-
-
-def _eval(data: Data, words: list[bytes]) -> bytes:
-    """One script is understood, with any comment behind it: `SCRIPT`."""
-    assert words[1].decode().startswith(SCRIPT)
-    return _call(data, words)
-
-
-def _call(data: Data, words: list[bytes]) -> bytes:
-    reply = b"$-1\r\n"
-    for key in _counted(words):
-        reply = _incr(data, [b"INCR", key])
-    arguments = words[3 + int(words[2]) :]
-    return error(arguments[0].decode()) if arguments else reply
-
-
-def _script(data: Data, words: list[bytes]) -> bytes:
-    """SCRIPT FLUSH; the node itself has done it."""
-    assert words[1].upper() == b"FLUSH"
-    return OK
-
-
-def _command(data: Data, words: list[bytes]) -> bytes:
-    return b":2\r\n"
-
-
-def _ping(data: Data, words: list[bytes]) -> bytes:
-    return bulk(words[1]) if len(words) > 1 else b"+PONG\r\n"
-
-
-def _dbsize(data: Data, words: list[bytes]) -> bytes:
-    return b":%d\r\n" % len(data)
-
-
-def _keys(data: Data, words: list[bytes]) -> bytes:
-    """Every key; only the pattern * is known."""
-    assert words[1] == b"*", words
-    return array([bulk(key) for key in sorted(data)])
-
-
-def _flushall(data: Data, words: list[bytes]) -> bytes:
-    data.clear()
-    return OK
-
-
-def _scan(data: Data, words: list[bytes]) -> bytes:
-    """The cursor counts buckets of a table that never grows, COUNT (10) of them at a time; no other option."""
-    first = int(words[1])
-    after = first + (int(words[3]) if len(words) > 2 else 10)
-    found = [key for key in sorted(data) if first <= zlib.crc32(key) % _BUCKETS < after]
-    return array([bulk(b"%d" % (after if after < _BUCKETS else 0)), array([bulk(key) for key in found])])
-
-
-def _config(data: Data, words: list[bytes]) -> bytes:
-    """CONFIG SET, which is remembered nowhere."""
-    assert words[1].upper() == b"SET", words
-    return OK
-
-
-SCRIPT: Final = (
-    "local n = false for _, key in ipairs(KEYS) do n = redis.call('incr', key) end"
-    " if ARGV[1] then return redis.error_reply(ARGV[1]) end return n"
-)
-"""Counts its keys up, then answers with its first argument as an error if there is one."""
-
-_COMMANDS: Final[dict[bytes, tuple[Keys, Body]]] = {
-    b"GET": (_one, _get),
-    b"SET": (_one, _set),
-    b"INCR": (_one, _incr),
-    b"APPEND": (_one, _append),
-    b"MGET": (_all, _mget),
-    b"MSET": (_pairs, _mset),
-    b"DEL": (_all, _del),
-    b"UNLINK": (_all, _del),
-    b"EXISTS": (_all, _exists),
-    b"TOUCH": (_all, _exists),
-    b"RENAME": (_all, _rename),
-    b"EVAL": (_counted, _eval),
-    b"EVALSHA": (_counted, _call),
-    b"FCALL": (_counted, _call),
-    b"SCRIPT": (_none, _script),
-    b"COMMAND": (_none, _command),
-    b"PING": (_none, _ping),
-    b"DBSIZE": (_none, _dbsize),
-    b"KEYS": (_none, _keys),
-    b"FLUSHALL": (_none, _flushall),
-    b"SCAN": (_none, _scan),
-    b"CONFIG": (_none, _config),
-    b"MODULE.APPEND": (_one, _append),
-    b"WATCH": (_all, _ping),  # the node itself has done it
-    b"UNWATCH": (_none, _ping),
-    **scripted_lists.COMMANDS,
-}
-_READS: Final = frozenset([b"GET", b"MGET", b"EXISTS", b"TOUCH", *scripted_lists.READS])
-_OF_STRINGS: Final = frozenset([b"GET", b"INCR", b"APPEND"])
-_SCRIPTS: Final = frozenset([b"EVAL", b"EVALSHA", b"FCALL"])  # may fail after they have written
-
-
-def run_on(data: dict[bytes, bytes], words: list[bytes]) -> bytes:
-    """What a lone server holding `data` answers."""
-    return _COMMANDS[words[0].upper()][1](data, words)

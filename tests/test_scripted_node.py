@@ -19,7 +19,8 @@ from slotproxy.demo.connection import ErrorReply
 from slotproxy.demo.servers import server_version
 from slotproxy.protocol.slots import key_slot
 from tests.scripted_frames import decode, pack
-from tests.scripted_node import SCRIPT, ScriptedCluster, ScriptedNode, slot_of
+from tests.scripted_node import ScriptedCluster, ScriptedNode, slot_of
+from tests.scripted_strings import SCRIPT
 
 SLOT = slot_of(b"{f}")
 

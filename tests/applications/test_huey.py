@@ -17,6 +17,8 @@ from tests.applications.conftest import StageFactory
 from tests.applications.running import Application, Outcome, run
 from tests.applications.stages import Stage
 
+pytestmark = pytest.mark.extended
+
 
 @dataclass(frozen=True)
 class Way:

@@ -49,6 +49,16 @@ def do(rig: Rig, *command: str) -> Any:
     return reply
 
 
+def blocked_at(rig: Rig, node: ScriptedNode, *command: str) -> ScriptedClient:
+    """A client that waits at a node."""
+    client = rig.client()
+    client.send(*(command or ("BLPOP", "q{f}", "0")))
+    rig.run()
+    assert len(node.waiting) == 1
+    assert client.replies == []
+    return client
+
+
 def outside(node: ScriptedNode, *command: str | int) -> bytes:
     """A node executes what did not come through the proxy; what it then has to say to others is not sent yet."""
     sock = node.connect()

@@ -9,7 +9,8 @@ import pytest
 from tests.dataplane.asking import block, names, ran, send_block
 from tests.dataplane.conftest import MakeRig
 from tests.scripted_frames import pack
-from tests.scripted_node import SCRIPT, slot_of
+from tests.scripted_node import slot_of
+from tests.scripted_strings import SCRIPT
 
 F = slot_of(b"{f}")
 QUEUED = b"QUEUED"

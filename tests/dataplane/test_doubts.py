@@ -7,7 +7,8 @@ import pytest
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
 from tests.scripted_frames import error
-from tests.scripted_node import SCRIPT, ScriptedNode, slot_of
+from tests.scripted_node import ScriptedNode, slot_of
+from tests.scripted_strings import SCRIPT
 
 F = slot_of(b"{f}")
 

@@ -145,7 +145,7 @@ def test_unblocked_it_is_told_what_the_nodes_have_counted(make_rig: MakeRig, how
     assert rig.left_over() == []
 
 
-def test_a_drain_ends_it(make_rig: MakeRig) -> None:
+def test_a_drain_ends_it_with_what_the_nodes_have_counted(make_rig: MakeRig) -> None:
     rig = make_rig()
     client = prepared(rig, 1, 1)
     for node in rig.nodes:
@@ -156,9 +156,11 @@ def test_a_drain_ends_it(make_rig: MakeRig) -> None:
     rig.plane.finish_clients(lambda: finished.append(True))
     rig.run()
     for node in rig.nodes:
+        assert "UNBLOCK" in [words[1].decode() for words in node.received() if words[0] == b"CLIENT"]
         node.holding = False
     rig.run()
     assert finished == [True]
+    assert client.replies == [1]
     assert client.closed
 
 

@@ -12,7 +12,8 @@ from slotproxy.protocol.commands import CommandTable
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import TABLE
 from tests.scripted_frames import error
-from tests.scripted_node import SCRIPT, ScriptedNode, slot_of
+from tests.scripted_node import ScriptedNode, slot_of
+from tests.scripted_strings import SCRIPT
 
 F, B, A = slot_of(b"{f}"), slot_of(b"{b}"), slot_of(b"{a}")
 

@@ -18,7 +18,8 @@ from slotproxy.protocol.requests import arguments_of
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
 from tests.scripted_frames import decode, error, pack
-from tests.scripted_node import SCRIPT, ScriptedCluster, ScriptedNode, slot_of
+from tests.scripted_node import ScriptedCluster, ScriptedNode, slot_of
+from tests.scripted_strings import SCRIPT
 from tests.test_scripted_node import Place, play
 
 F, A = slot_of(b"{f}"), slot_of(b"{a}")

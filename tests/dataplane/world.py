@@ -7,7 +7,10 @@ refuses, drops connections and lets time pass, one random step after the other; 
 - replies in order, one for each command; none but in-doubt errors, and these only where connections were dropped;
 - commands of one client on one key ran in the order they were sent;
 - what was acknowledged ran exactly once, what is in doubt at most once;
+- the commands of a MULTI block ran together or not at all;
 - nothing is stuck, and no flow or gate is left.
+
+Some commands are sent in MULTI blocks; blocking pops are in `queues`.
 
 Each client has keys of its own (for the order) and shares counters with the others (for "exactly once"). What the
 contract excludes does not happen: a node that refused a slot, or had given it away, does not accept it again while a
@@ -24,9 +27,11 @@ from typing import Any, NamedTuple
 import hiredis
 
 from slotproxy.cluster.topology import Topology
+from tests.dataplane.queues import Queues
 from tests.dataplane.rig import Rig, ScriptedClient
-from tests.scripted_frames import pack
-from tests.scripted_node import SCRIPT, NodeLink, ScriptedCluster, ScriptedMigration, run_on, slot_of
+from tests.scripted_frames import decode, pack
+from tests.scripted_node import NodeLink, ScriptedCluster, ScriptedMigration, slot_of
+from tests.scripted_strings import SCRIPT, run_on
 
 TAGS = ("a", "b", "f")
 IN_DOUBT = "ERR slotproxy: in doubt:"
@@ -34,11 +39,12 @@ NO_ANSWER = "ERR slotproxy: no answer:"
 
 
 class Chaos(NamedTuple):
-    """What may happen, beside migrations."""
+    """What may happen, beside migrations. `queues`: clients wait in blocking pops."""
 
     drops: bool = False
     refusals: bool = True
     vanishing: bool = False
+    queues: bool = False
 
 
 class Sent(NamedTuple):
@@ -46,6 +52,15 @@ class Sent(NamedTuple):
 
     words: list[bytes]
     expected: Any
+    block: list[list[bytes]]  # EXEC's commands
+
+
+def _plain(sent: Sent, reply: Any) -> Any:
+    """A reply without the values of the counters that clients share."""
+    if sent.block and isinstance(reply, list):
+        return [_plain(Sent(words, None, []), one) for words, one in zip(sent.block, reply, strict=True)]
+    shared = len(sent.words) > 1 and sent.words[1].startswith(b"shared") and isinstance(reply, int)
+    return "a number" if shared else reply
 
 
 class Talker:
@@ -56,12 +71,49 @@ class Talker:
         self.client = client
         self.sent: list[Sent] = []
         self.model: dict[bytes, bytes] = {}
+        self.block: list[list[bytes]] | None = None  # sent since MULTI
         self.serial = 0
         self.gone = False
 
     def key(self, letter: str, tag: str) -> bytes:
         """One of its own keys: `n` counts, `s` is appended to, `p`, `q`, `x` and `y` hold the serials of writes."""
         return f"{self.name}:{letter}:{{{tag}}}".encode()
+
+    def say(self, words: list[bytes]) -> bytes:
+        """Send a command, and note what a lone server would answer."""
+        block: list[list[bytes]] = []
+        expected: Any = b"OK"
+        if words[0] == b"MULTI":
+            self.block = block
+        elif words[0] == b"EXEC" and self.block is not None:
+            block, self.block = self.block, None
+            expected = [self._run(queued) for queued in block]
+        elif self.block is not None:
+            self.block.append(words)
+            expected = b"QUEUED"
+        else:
+            expected = self._run(words)
+        self.sent.append(Sent(words, expected, block))
+        return pack(*words)
+
+    def _run(self, words: list[bytes]) -> Any:
+        return decode(run_on(self.model, words))[0]
+
+    def effects(self) -> list[tuple[list[bytes], Any]]:
+        """Every command that was to run, with its reply; those of a block that failed have EXEC's error."""
+        found: list[tuple[list[bytes], Any]] = []
+        queued = False
+        unanswered = [None] * (len(self.sent) - len(self.client.replies))
+        for sent, reply in zip(self.sent, [*self.client.replies, *unanswered], strict=True):
+            if sent.words[0] == b"MULTI":
+                queued = True
+            elif sent.words[0] == b"EXEC":
+                queued = False
+                replies = reply if isinstance(reply, list) else [reply] * len(sent.block)
+                found += zip(sent.block, replies, strict=True)
+            elif not queued:
+                found.append((sent.words, reply))
+        return found
 
     def waiting(self) -> int:
         return 0 if self.gone else len(self.sent) - len(self.client.replies)
@@ -80,6 +132,7 @@ class World:
         self._cluster: ScriptedCluster = self._rig.cluster
         self._cluster.before_7 = self.random.random() < 0.3
         self._talkers = [Talker(f"c{number}", self._rig.client()) for number in range(3)]
+        self._queues = Queues(self._rig, TAGS, self.random) if chaos.queues else None
         self._migrations: dict[int, ScriptedMigration] = {}
         self._owned: set[tuple[int, str]] = set()  # (slot, node): was its owner once
         self._query: tuple[int, Topology] | None = None  # a refresh under way: the map's version, a node's answer
@@ -101,9 +154,10 @@ class World:
             self._rig.close()
 
     def _actions(self) -> list[tuple[Callable[[], None], float]]:
-        pace = self.random.choice([0.3, 1, 3])
+        pace = self.random.choice([0.3, 1, 3]) * (1 if self._queues is None else 0.1)  # waits begin in calm times
         actions: list[tuple[Callable[[], None], float]] = [
-            (self._talk, 12), (self._tick, 40), (self._execute, 40), (self._deliver, 25), (self._read, 10),
+            (self._talk, 12 if self._queues is None else 4), (self._read, 10),
+            (self._tick, 40), (self._execute, 40), (self._deliver, 25),
             (self._pass_time, 5), (self._connect, 5), (self._confirm, 3), (self._refresh, 4),
             (self._migrate, 8 * pace), (self._chop, 1),
         ]  # fmt: skip
@@ -113,6 +167,12 @@ class World:
             actions.append((self._drop, 0.6 * pace))
         if self.chaos.vanishing:
             actions.append((self._vanish, 0.3))
+        if self._queues is not None:
+            unblocks, connects = self.random.choice([0.5, 6]), self.random.choice([0.5, 15])
+            actions += [(self._queues.push, 12), (self._queues.pop, 20), (self._queues.unblock, unblocks)]
+            actions += [(self._look, 5), (self._connect, connects), (self._settle, 3)]
+            if self.chaos.vanishing:
+                actions.append((self._queues.leave, 0.5))
         return actions
 
     # Clients
@@ -123,15 +183,23 @@ class World:
             return
         data = b""
         for _ in range(self.random.randint(1, self._pace)):
-            for words in self._command(talker):
-                talker.sent.append(Sent(words, self._expected(talker, words)))
-                data += pack(*words)
+            commands = self._command(talker)
+            if self.random.random() < 0.1 and not any(words[0] == b"EVAL" for words in commands):
+                commands = [[b"MULTI"], *self._block(talker), [b"EXEC"]]
+            for words in commands:
+                data += talker.say(words)
         talker.client.send_bytes(data)
 
-    def _expected(self, talker: Talker, words: list[bytes]) -> Any:
-        reader = hiredis.Reader()
-        reader.feed(run_on(talker.model, words))
-        return reader.gets()
+    def _block(self, talker: Talker) -> list[list[bytes]]:
+        """Commands of one slot; `u` and `v` are only written together."""
+        tag = self.random.choice(TAGS)
+        serial = b"%d" % (talker.serial + 1)
+        talker.serial += 1
+        n, s, u, v = (talker.key(letter, tag) for letter in "nsuv")
+        commands = [[b"SET", u, serial], [b"INCR", n], [b"SET", v, serial], [b"APPEND", s, serial + b";"], [b"GET", n]]
+        if self.random.random() < 0.3:
+            commands.append([b"INCR", f"shared:{{{tag}}}".encode()])
+        return commands
 
     def _command(self, talker: Talker) -> list[list[bytes]]:
         tag = self.random.choice(TAGS)
@@ -181,7 +249,21 @@ class World:
     def _tick(self) -> None:
         for talker in self._talkers:
             talker.client.pump()
+        if self._queues is not None:
+            self._queues.pump()
         self._rig.tick()
+
+    def _settle(self) -> None:
+        """Nothing is in the way for once."""
+        for talker in self._talkers:
+            talker.client.pump()
+        for _ in range(3):
+            self._rig.tick()
+            self._cluster.serve()
+
+    def _look(self) -> None:
+        """A node looks after those who wait there."""
+        self.random.choice(self._cluster.nodes).look_at_waiting()
 
     def _pass_time(self) -> None:
         self._rig.clock.now += self.random.choice([0.0001, 0.002, 0.05, 0.3, 3.0])
@@ -229,7 +311,7 @@ class World:
         if link is None:
             return
         link.receive()
-        while link.inbox:
+        while link.can_execute():
             link.execute()
             if self.random.random() > self._eager:
                 break
@@ -250,8 +332,9 @@ class World:
     def _drop(self) -> None:
         rig = self._rig
         how = self.random.randrange(3)
-        if how == 0:  # the node closes
-            link = self.random.choice(self._links() or [None])
+        if how == 0:  # the node closes, if possible with something that it had to say
+            links = self._links()
+            link = self.random.choice([link for link in links if link.outbox] or links or [None])
             if link is not None:
                 link.drop()
         elif how == 1:  # the proxy's side breaks; what it had sent can still run
@@ -260,10 +343,12 @@ class World:
                 self.random.choice(socks).cut = self.random.choice([0, 0, 5, 100])
         else:
             node = self.random.choice(self._cluster.nodes)
-            node.drop_at(self.random.choice(["INCR", "GET", "MSET"]), runs=self.random.random() < 0.5)
+            others = ["GET", "MSET"] if self._queues is None else ["LPOP", "BLPOP", "EXISTS", "RPUSH"]
+            node.drop_at(self.random.choice(["INCR", "EXEC", *others]), runs=self.random.random() < 0.5)
 
     def _client_ends(self) -> list[Any]:
-        return [talker.client.proxy_end for talker in self._talkers]
+        ends = [talker.client.proxy_end for talker in self._talkers]
+        return ends if self._queues is None else ends + self._queues.ends()
 
     # Migrations
 
@@ -323,6 +408,11 @@ class World:
         rig.advance(75, step=30.0)
 
     def _check(self) -> None:
+        if self._queues is not None:
+            self._queues.pump()
+            self.problems += self._queues.problems(self._cluster, self.chaos.drops)
+            self._queues.close()
+            self._rig.advance(30, step=5.0)
         self.problems += self._rig.left_over()
         for talker in self._talkers:
             if talker.gone:
@@ -334,13 +424,11 @@ class World:
             else:
                 self._check_exactly(talker)
         self._check_shared()
+        self._check_blocks()
 
     def _check_exactly(self, talker: Talker) -> None:
         for number, (sent, reply) in enumerate(zip(talker.sent, talker.client.replies, strict=True)):
-            if sent.words[1].startswith(b"shared"):
-                if not isinstance(reply, int):
-                    self.problems.append(f"{talker.name}: {number}: {sent.words} was answered {reply!r}")
-            elif str(reply) != str(sent.expected):
+            if str(_plain(sent, reply)) != str(_plain(sent, sent.expected)):
                 self.problems.append(
                     f"{talker.name}: {number}: {sent.words} was answered {reply!r}, not {sent.expected!r}"
                 )
@@ -351,10 +439,8 @@ class World:
             counted: list[int] = []
             doubtful = 0
             for talker in self._talkers:
-                replies = talker.client.replies
-                for number, sent in enumerate(talker.sent):
-                    if sent.words[1] == key:
-                        reply = replies[number] if number < len(replies) else None
+                for words, reply in talker.effects():
+                    if words[1] == key:
                         if isinstance(reply, int):
                             counted.append(reply)
                         else:
@@ -364,6 +450,13 @@ class World:
                 self.problems.append(f"{key!r}: acknowledged twice or never counted: {sorted(counted)}, now {value}")
             if not len(counted) <= value <= len(counted) + doubtful:
                 self.problems.append(f"{key!r} is {value}: {len(counted)} acknowledged, {doubtful} in doubt")
+
+    def _check_blocks(self) -> None:
+        for talker in self._talkers:
+            for tag in TAGS:
+                u, v = self._cluster.value(talker.key("u", tag)), self._cluster.value(talker.key("v", tag))
+                if u != v:
+                    self.problems.append(f"{talker.name}: half of a block ran: {u!r} and {v!r}")
 
     def _check_bounds(self, talker: Talker) -> None:
         History(talker, self.problems).check()
@@ -380,12 +473,12 @@ class History:
         self._number = 0
 
     def check(self) -> None:
-        for number, (sent, reply) in enumerate(zip(self._talker.sent, self._talker.client.replies, strict=True)):
+        for number, (words, reply) in enumerate(self._talker.effects()):
             self._number = number
-            if sent.words[1].startswith(b"shared"):
-                self._check_error(sent.words, reply)
+            if words[1].startswith(b"shared"):
+                self._check_error(words, reply)
             else:
-                self._take(sent.words, reply)
+                self._take(words, reply)
 
     def _complain(self, words: list[bytes], reply: Any) -> None:
         window = {key: (self._least.get(key, 0), self._most.get(key, 0)) for key in words[1:]}
@@ -400,7 +493,8 @@ class History:
         forged = name == b"EVAL" and len(words) > 4 and text == words[4].decode()
         reads = name in (b"GET", b"MGET", b"EXISTS")
         renamed = name == b"RENAME" and text == "ERR no such key"
-        if not (forged or renamed or text.startswith(NO_ANSWER if reads else IN_DOUBT)):
+        in_block = text.startswith(f"{IN_DOUBT} EXEC ")
+        if not (forged or renamed or in_block or text.startswith(NO_ANSWER if reads else IN_DOUBT)):
             self._complain(words, reply)
         return not forged
 

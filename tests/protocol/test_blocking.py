@@ -251,13 +251,13 @@ def found_by(server: LiveServer, case: Case) -> tuple[bytes | None, list[bytes]]
     return (array(read) if read else None), server.answers(state())
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(case=pops())
 def test_a_pop_finds_what_the_server_would_have_answered(server: LiveServer, case: Case) -> None:
     assert found_by(server, case) == answer_of(server, case)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(case=reads())
 def test_a_read_finds_what_the_server_would_have_answered(server: LiveServer, case: Case) -> None:
     assert found_by(server, case) == answer_of(server, case)
@@ -332,7 +332,7 @@ def test_a_number_that_only_atoi_reads_is_the_servers_to_refuse(line: str, numbe
     assert wait_of([word.replace(b"{}", number.encode()) for word in words(line)]) is None
 
 
-@settings(max_examples=1500, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=700, suppress_health_check=list(HealthCheck), deadline=None)
 @given(arguments=perhaps_wrong())
 @example(arguments=words("XREAD BLOCK 5 COUNT BLOCK STREAMS a 0"))
 @example(arguments=words("XREADGROUP GROUP STREAMS BLOCK BLOCK 5 STREAMS a >"))

@@ -26,7 +26,7 @@ from slotproxy.protocol.transactions import (
     refusal_to_queue,
 )
 from tests.protocol.live import LiveServer
-from tests.scripted_node import run_on
+from tests.scripted_strings import run_on
 from tests.servers import standalone_server
 
 TABLE = CommandTable.snapshot()
