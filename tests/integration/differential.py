@@ -15,6 +15,7 @@ stands in `differential_rules`; what is asked in `differential_cases` (commands 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -160,7 +161,7 @@ def check_conversation(sides: Sides, conversation: list[Words], rests: int = 1) 
 
 
 _SLACK = 0.25
-_ATTEMPTS = 5
+_ATTEMPTS = 3
 
 
 def check_timeouts(sides: Sides) -> list[str]:
@@ -275,7 +276,7 @@ def _compare_until(end: float, report: Report, server: str, guard: Guard) -> Non
                     with one.moving(cluster, TAGS):
                         report.search(one, 20)
                 with sides.moving(cluster, TAGS):
-                    for conversation in conversations_while_moving():
+                    for conversation in itertools.chain(*conversations_while_moving()):
                         report.add(check_conversation(sides, conversation, rests=len(conversation)))
     finally:
         cluster.close()

@@ -248,7 +248,7 @@ def conversations(version: tuple[int, ...]) -> Iterator[list[Words]]:
     yield from sequences_in(spelled_keys(_IN_ONE_SLOT, apart=False))
 
 
-def conversations_while_moving() -> Iterator[list[Words]]:
-    """Those whose end does not depend on where, and so in which order, clients wait."""
-    for apart in (False, True):
-        yield from sequences_in(spelled_keys(_ONE_WAITS, apart))
+def conversations_while_moving() -> list[tuple[list[Words], list[Words]]]:
+    """Those whose end does not depend on where, and so in which order, clients wait: in one slot, and in three."""
+    together, apart = (sequences_in(spelled_keys(_ONE_WAITS, spread)) for spread in (False, True))
+    return list(zip(together, apart, strict=True))
