@@ -1,9 +1,12 @@
-"""Fixtures of the loads: the stages on which they are played, and a cluster with replicas that fails over."""
+"""Fixtures of the loads: the stages on which they are played, and a cluster with replicas that fails over.
+
+And the two sides of the differential tests.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import pytest
@@ -13,6 +16,7 @@ from slotproxy.demo.cluster import EmbeddedCluster
 from slotproxy.demo.connection import ErrorReply
 from slotproxy.demo.guard import Guard
 from tests.conftest import NODE_TIMEOUT_MS, ProxyFactory
+from tests.integration.differential_sides import Sides, sides_of
 from tests.integration.stages import KINDS, TAGS, Kind, Stage, spread_tags
 from tests.servers import standalone_server
 
@@ -90,3 +94,32 @@ async def stage(
         for one in made:
             await one.assert_nothing_left()
         cluster_with_replicas.disconnect()
+
+
+@pytest.fixture(scope="module")
+def sides(running_cluster: EmbeddedCluster) -> Iterator[Sides]:
+    """A plain server, and the proxy before the session's cluster: `tests.integration.differential` compares them."""
+    with _both(running_cluster, per_slot=False) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def sides_by_slot(running_cluster: EmbeddedCluster) -> Iterator[Sides]:
+    """The same; the proxy runs transactions over several slots."""
+    with _both(running_cluster, per_slot=True) as both:
+        yield both
+
+
+@contextmanager
+def _both(cluster: EmbeddedCluster, per_slot: bool) -> Iterator[Sides]:
+    async def reset() -> None:
+        await cluster.reset()
+        cluster.disconnect()
+
+    trio.run(reset)
+    guard = Guard("slotproxy-test-")
+    try:
+        with sides_of(cluster, guard, per_slot=per_slot) as both:
+            yield both
+    finally:
+        guard.close()

@@ -1,20 +1,24 @@
 """The same commands to one plain server and to slotproxy over three primaries of the same version: do they differ?
 
-    python -m tests.integration.differential --seconds 600 [--server PATH]
+    python -m tests.integration.differential --seconds 600 [--server PATH] [--plain]
 
-goes through every example with all its variants, then through generated sequences, with slots at rest and with slots
-that move, until the time is over. `test_differential` does a part of the same.
+goes through every example with all its variants, alone and in a transaction, through every written sequence and every
+conversation of several clients; then, until the time is over, through generated sequences, with slots at rest and with
+slots that move, with transactions in one slot and over slots. `test_differential` and `test_differential_sessions` do a
+part of the same. `--plain` compares two plain servers instead: what differs then is wrong with the comparison.
 
 Both sides start empty for every sequence: the nodes are flushed directly, not through the proxy. What is compared how
-stands in `differential_rules`, what is asked in `differential_cases` and `differential_keyless`.
+stands in `differential_rules`; what is asked in `differential_cases` (commands with keys), `differential_keyless`,
+`differential_transactions`, `differential_blocking` and `differential_conversations`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import trio
 from hypothesis import HealthCheck, Phase, given, settings
@@ -23,6 +27,7 @@ from slotproxy.demo.cluster import EmbeddedCluster
 from slotproxy.demo.guard import Guard
 from slotproxy.demo.servers import find_redis_server
 from tests.conftest import NODE_TIMEOUT_MS
+from tests.integration.differential_blocking import TIMEOUT, blocking, timed
 from tests.integration.differential_cases import (
     TAGS,
     Example,
@@ -34,10 +39,13 @@ from tests.integration.differential_cases import (
     spell,
     variants,
 )
+from tests.integration.differential_conversations import conversations, conversations_while_moving
 from tests.integration.differential_keyless import of_containers, sequences
 from tests.integration.differential_parties import Conversation
+from tests.integration.differential_peers import shown
 from tests.integration.differential_rules import Call
-from tests.integration.differential_sides import Divergence, Sides, sides_of
+from tests.integration.differential_sides import Divergence, Sides, sides_of, twins_of
+from tests.integration.differential_transactions import transactions
 
 # ---- what is made of the examples
 
@@ -141,12 +149,31 @@ def check_restored_functions(sides: Sides) -> list[Divergence]:
 # ---- several clients
 
 
-def check_conversation(sides: Sides, conversation: list[Words]) -> list[Divergence]:
-    """The first reply that differs, or that came to one side's client alone; else what the keys hold afterwards."""
-    if not all(sides.knows(words[1]) or len(words) == 2 for words in conversation):
+def check_conversation(sides: Sides, conversation: list[Words], rests: int = 1) -> list[Divergence]:
+    """The first reply that differs, or that came to one side's client alone; else what the keys hold afterwards.
+
+    While slots move, all of them do so once more `rests` times, each time with somebody waiting.
+    """
+    if not all(sides.knows(words[1]) for words in conversation if len(words) > 2):
         return []
     sides.reset()
-    return Conversation(sides, conversation).run() or look_at_all(sides)
+    return Conversation(sides, conversation, rests).run() or look_at_all(sides)
+
+
+_SLACK = 0.25
+_ATTEMPTS = 3
+
+
+def check_timeouts(sides: Sides) -> list[str]:
+    """Clients that wait for nothing do so as long as they said, and hardly longer: those that do not."""
+    sides.reset()
+    wrong: list[str] = []
+    for words in filter(lambda words: sides.knows(words[0]), timed()):
+        took = sorted(sides.seconds(words) for _ in range(_ATTEMPTS))
+        # A busy machine may make one of them late, but nothing makes one early.
+        if took[0] < TIMEOUT or took[_ATTEMPTS // 2] > TIMEOUT + _SLACK:
+            wrong.append(f"{shown(words)} took {', '.join(f'{seconds:.3f}' for seconds in took)} s")
+    return wrong
 
 
 # ---- generated sequences
@@ -192,22 +219,67 @@ def told(found: Sequence[Divergence]) -> str:
 # ---- the long form
 
 
+class Report:
+    """Shows what differs as soon as it is known, and counts it."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def add(self, found: Iterable[object]) -> None:
+        for one in found:
+            self.failures += 1
+            print(one, end="\n\n", flush=True)
+
+    def search(self, sides: Sides, count: int) -> None:
+        try:
+            search(sides, count)
+        except AssertionError as error:
+            self.add([error])
+
+
 def main() -> int:
     """Returns 1 when anything differed."""
     parser = argparse.ArgumentParser(description="Compare slotproxy over three primaries with one plain server.")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--server", default=None, help="path of a redis-server; default: the first one found")
+    parser.add_argument("--plain", action="store_true", help="compare two plain servers")
     options = parser.parse_args()
     guard = Guard("slotproxy-test-")
     server = options.server or find_redis_server()
+    end = time.monotonic() + options.seconds
+    report = Report()
+    try:
+        if options.plain:
+            with twins_of(server, guard) as sides:
+                _ask_everything(report, sides)
+                while time.monotonic() < end:
+                    report.search(sides, 100)
+        else:
+            _compare_until(end, report, server, guard)
+    finally:
+        guard.close()
+    print(f"{report.failures} failures")
+    return 1 if report.failures else 0
+
+
+def _compare_until(end: float, report: Report, server: str, guard: Guard) -> None:
     cluster = EmbeddedCluster(server=server, node_timeout_ms=NODE_TIMEOUT_MS, guard=guard)
     try:
         trio.run(_form, cluster)
-        with sides_of(cluster, guard) as sides:
-            return _run_until(time.monotonic() + options.seconds, sides, cluster)
+        with sides_of(cluster, guard) as sides, sides_of(cluster, guard, per_slot=True) as by_slot:
+            _ask_everything(report, sides)
+            for sequence in transactions():
+                report.add(check_sequence(by_slot, sequence))
+            while time.monotonic() < end:
+                for one in (sides, by_slot):
+                    report.search(one, 50)
+                    with one.moving(cluster, TAGS):
+                        report.search(one, 20)
+                with sides.moving(cluster, TAGS):
+                    for conversation in itertools.chain(*conversations_while_moving()):
+                        report.add(check_conversation(sides, conversation, rests=len(conversation)))
     finally:
         cluster.close()
-        guard.close()
 
 
 async def _form(cluster: EmbeddedCluster) -> None:
@@ -215,28 +287,16 @@ async def _form(cluster: EmbeddedCluster) -> None:
     cluster.disconnect()
 
 
-def _run_until(end: float, sides: Sides, cluster: EmbeddedCluster) -> int:
-    failures = 0
+def _ask_everything(report: Report, sides: Sides) -> None:
+    """All that is written down, while slots rest."""
     for number, example in enumerate(examples()):
-        for divergence in check_example(sides, number, example):
-            failures += 1
-            print(divergence, end="\n\n", flush=True)
-    for sequence in [*sequences(), *of_containers(sides.rules.table)]:
-        for divergence in check_sequence(sides, sequence):
-            failures += 1
-            print(divergence, end="\n\n", flush=True)
-    rounds = 0
-    while time.monotonic() < end:
-        rounds += 1
-        try:
-            search(sides, 100)
-            with sides.moving(cluster, TAGS):
-                search(sides, 20)
-        except AssertionError as error:
-            failures += 1
-            print(error, end="\n\n", flush=True)
-    print(f"{failures} failures; the examples and {rounds} rounds of generated sequences")
-    return 1 if failures else 0
+        report.add(check_example(sides, number, example))
+        report.add(check_example(sides, number, example, inside=True))
+    for sequence in [*sequences(), *of_containers(sides.rules.table), *transactions(), *blocking()]:
+        report.add(check_sequence(sides, sequence))
+    for conversation in conversations(sides.version):
+        report.add(check_conversation(sides, conversation))
+    report.add(check_timeouts(sides))
 
 
 if __name__ == "__main__":

@@ -141,10 +141,8 @@ MIGRATE 127.0.0.1 1 a 0 10 | MODULE LOAD x | MODULE LOADEX x | MODULE UNLOAD x |
 """
 
 NOT_COMPARED: Final[dict[str, str]] = {
-    "multi exec discard watch unwatch": "transactions: not served yet",
-    "blpop brpop blmove brpoplpush blmpop bzpopmin bzpopmax bzmpop": "blocking commands: not served yet",
     "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe": "subscriptions: not served yet",
-    "monitor wait client|tracking": "state of a connection: not served yet",
+    "monitor client|tracking": "state of a connection: not served yet",
     "restore-asking pfselftest": "for nodes and developers of Redis",
     "quit": "the connection ends: tests/integration/test_answers.py",
 }

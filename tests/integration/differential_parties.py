@@ -1,9 +1,9 @@
 """Several clients at once in the differential test: who waits, who wakes whom, and with what.
 
 A conversation is a list of steps, one client's command each, its letter first. A step is over when every client has its
-replies or waits for another client. `A ...`: A is answered although nobody does anything, because its time is over, or a
-key's. `A !`: A leaves. `$A` stands for A's CLIENT ID. The plain server goes first; then slotproxy has to give the same
-clients the same replies, and to let the same ones wait.
+replies or waits for another. `A ...`: A is answered although nobody does anything, since its time is over, or a key's.
+`A !`: A leaves. `$A` stands for A's CLIENT ID. The plain server goes first; then slotproxy has to give the same clients
+the same replies, and to let the same ones wait. Where slots move, they do so while clients wait.
 
 Invariant: nothing is a matter of time. Who waits is read from CLIENT LIST, and before the next step the nodes have
 executed what slotproxy has sent them.
@@ -105,10 +105,11 @@ class Side:
 
 
 class Conversation:
-    """One conversation on both sides."""
+    """One conversation on both sides. `rests`: how often slots that move are waited for, while a client waits."""
 
-    def __init__(self, sides: Sides, sequence: Sequence[Words]) -> None:
+    def __init__(self, sides: Sides, sequence: Sequence[Words], rests: int) -> None:
         self._sides = sides
+        self._rests = rests
         self._sequence = list(sequence)
         who = sorted({words[0] for words in sequence})
         self._plain, self._other = Side(sides.plain, who), Side(sides.other, who)
@@ -120,6 +121,9 @@ class Conversation:
                 found = self._take(number)
                 if found is not None:
                     return [found]
+                if self._rests and self._plain.awaited():
+                    self._rests -= 1
+                    self._sides.await_moves()
             return []
         finally:
             for side in (self._plain, self._other):

@@ -7,6 +7,7 @@ a reply is never decoded before it is known to differ. What is asked, and which 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -25,7 +26,7 @@ from slotproxy.protocol.replies import elements_of
 from slotproxy.protocol.slots import key_slot
 from tests.integration.differential_blocks import Blocks, agree
 from tests.integration.differential_cases import Words
-from tests.integration.differential_peers import CLOSED, Peer, content, shown
+from tests.integration.differential_peers import CLOSED, PATIENCE, Peer, content, shown
 from tests.integration.differential_rules import Call, Rules
 from tests.integration.load import ORDERS
 from tests.servers import standalone_server
@@ -83,6 +84,7 @@ class Sides:
         self.rules = Rules(table, version, per_slot=per_slot)
         self._rules = {False: self.rules, True: Rules(table, version, moving=True, per_slot=per_slot)}
         self._still = threading.Lock()  # held while a slot moves
+        self._mover: Mover | None = None
 
     def close(self) -> None:
         for peer in (self.plain, self.other, *self.direct):
@@ -93,15 +95,21 @@ class Sides:
         """The slots of these tags move while the block runs."""
         self.rules = self._rules[True]
         try:
-            with Mover(cluster, tags, self._still) as mover:
-                yield mover
+            with Mover(cluster, tags, self._still) as self._mover:
+                yield self._mover
         finally:
             self.rules = self._rules[False]
+            self._mover = None
 
     @property
     def in_motion(self) -> bool:
         """Whether slots move."""
         return self.rules is self._rules[True]
+
+    def await_moves(self) -> None:
+        """Returns when every slot that moves has done so once more; at once where none does."""
+        if self._mover is not None:
+            self._mover.await_moves()
 
     def knows(self, name: bytes) -> bool:
         """Whether these servers have the command."""
@@ -145,6 +153,12 @@ class Sides:
         if self.in_motion or any(call.name == "wait" for call in calls):
             return None
         return sum(len(self.rules.slots([call])) == 1 for call in calls)
+
+    def seconds(self, words: Words) -> float:
+        """How long the other side takes to answer."""
+        started = time.monotonic()
+        self.other.replies([words])
+        return time.monotonic() - started
 
     def walks(self, options: Words, most: int) -> tuple[Walk, Walk]:
         """SCAN to the end, the plain server's and slotproxy's; at most `most` calls."""
@@ -273,6 +287,7 @@ class Mover:
 
     def __init__(self, cluster: EmbeddedCluster, tags: Sequence[bytes], still: threading.Lock) -> None:
         self.moves = 0
+        self._moved = threading.Condition()
         self._cluster = cluster
         self._still = still
         self._slots = [int(key_slot(tag)) for tag in tags]
@@ -293,6 +308,12 @@ class Mover:
         if self._error is not None and error is None:
             raise self._error
 
+    def await_moves(self) -> None:
+        """Returns when every slot has moved once more, wholly after now."""
+        goal = self.moves + len(self._slots) + 1
+        with self._moved:
+            assert self._moved.wait_for(lambda: self.moves >= goal, PATIENCE), "nothing moves any more"
+
     async def _run(self) -> None:
         try:
             homes = {slot: await self._cluster.owner(slot) for slot in self._slots}
@@ -305,7 +326,9 @@ class Mover:
                     ends = (home, away) if round_ % 2 == 0 else (away, home)
                     with self._still:
                         await move_slot(self._cluster, slot, *ends, batch=1, order=ORDERS[round_ // 4 % 2])
-                    self.moves += 1
+                    with self._moved:
+                        self.moves += 1
+                        self._moved.notify_all()
                 round_ += 1
                 await trio.sleep_until(rested)
         except BaseException as error:

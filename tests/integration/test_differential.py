@@ -1,18 +1,12 @@
 """slotproxy over three primaries answers what one plain server of the same version answers, byte for byte.
 
 Where it means to differ, a row of `differential_rules.EXCEPTIONS` says how and why. The long form of these tests is
-`python -m tests.integration.differential`.
+`python -m tests.integration.differential`. Transactions and blocking commands: `test_differential_sessions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-import trio
-
 from slotproxy.demo.cluster import EmbeddedCluster
-from slotproxy.demo.guard import Guard
 from tests.integration.differential import (
     check_example,
     check_restored_functions,
@@ -21,27 +15,14 @@ from tests.integration.differential import (
     search,
     told,
 )
+from tests.integration.differential_blocking import blocking
 from tests.integration.differential_cases import TAGS, examples, spelled
 from tests.integration.differential_keyless import NOT_COMPARED, of_containers, sequences
-from tests.integration.differential_sides import Sides, sides_of
+from tests.integration.differential_sides import Sides
+from tests.integration.differential_transactions import transactions
 
 EXAMPLES = 80
 EXAMPLES_WHILE_MOVING = 60
-
-
-@pytest.fixture(scope="module")
-def sides(running_cluster: EmbeddedCluster) -> Iterator[Sides]:
-    async def reset() -> None:
-        await running_cluster.reset()
-        running_cluster.disconnect()
-
-    trio.run(reset)
-    guard = Guard("slotproxy-test-")
-    try:
-        with sides_of(running_cluster, guard) as both:
-            yield both
-    finally:
-        guard.close()
 
 
 def test_every_command_with_keys_answers_as_one_server_would(sides: Sides) -> None:
@@ -68,7 +49,8 @@ def test_dumped_functions_are_restored_as_by_one_server(sides: Sides) -> None:
 
 def test_no_command_of_the_server_is_forgotten(sides: Sides) -> None:
     table = sides.rules.table
-    asked = [*(words for sequence in sequences() for words in sequence), *(spelled(one, b"t") for one in examples())]
+    written = [*sequences(), *transactions(), *blocking()]
+    asked = [*(words for sequence in written for words in sequence), *(spelled(one, b"t") for one in examples())]
     names = {sides.rules.call(words).name for words in [*asked, *(words for x in of_containers(table) for words in x)]}
     names |= {name for row in NOT_COMPARED for name in row.split()}
     missing = [command.name for command in table.commands() if command.name not in names and command.info is not None]
