@@ -78,7 +78,7 @@ class Blocked(Seeker):
         """The client has left."""
         if self.state == DONE:
             return
-        self.withdraw()
+        self.want_no_more()
         exclusive = self._exclusive
         if exclusive is not None:
             self._exclusive = None

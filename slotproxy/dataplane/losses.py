@@ -41,4 +41,4 @@ class Losses:
 
 
 def _is_patient(request: Request) -> bool:
-    return request.split is None or request.split.merging.patient
+    return not request.unwanted and (request.split is None or request.split.merging.patient)

@@ -53,6 +53,7 @@ class Request:
         self.asked: Node | None = None  # an ASK named this node, for the next sending only
         self.asked_at: float = 0.0  # in the tick of this time
         self.tried: list[Node] | None = None  # nodes that redirected it since it last backed off
+        self.unwanted: bool = False  # who wanted it has left: whatever it is answered, it is not sent again
         self.retries: i64 = 0
         self.supplied: i64 = 0  # of those, because code was missing that is there now
 

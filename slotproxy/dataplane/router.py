@@ -235,6 +235,11 @@ class Router:
     def refused(self, request: Request, node: Node, refusal: Refusal, reply: bytes, placed: bool = False) -> None:
         """The node has not executed it. `placed`: it has its place in `bounced` already."""
         slot = request.slot
+        if request.unwanted:
+            if placed:
+                self.flow_of(request, node).bounced.remove(request)
+            self.accepted(request, reply)
+            return
         redirect: Redirect | None = None
         if refusal == Refusal.MOVED or refusal == Refusal.ASK:
             self._counters.redirect(refusal == Refusal.MOVED, node.name)

@@ -182,6 +182,11 @@ class Seeker(Waiter):
         self._attempt = None
         return True
 
+    def want_no_more(self) -> None:
+        """Nobody is there to be given anything: what was asked is taken back, or at least not sent again."""
+        if self._attempt is not None and not self.withdraw():
+            self._attempt.unwanted = True
+
     def give_up_attempt(self) -> None:
         """An attempt takes long: if it only waits for its slot, other keys are tried, and this one later."""
         if self._attempt is None:

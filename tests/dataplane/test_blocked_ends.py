@@ -11,7 +11,7 @@ import pytest
 from tests.dataplane.asking import do, outside, ran, send_at_once
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
-from tests.scripted_frames import pack
+from tests.scripted_frames import error, pack
 from tests.scripted_node import ScriptedNode, slot_of
 
 F = slot_of(b"{f}")
@@ -328,3 +328,25 @@ def waits_on_unknown_terms(rig: Rig, node: ScriptedNode) -> ScriptedClient:
     client.send("BLPOP", "q{f}", "0x10")  # a number to strtold
     rig.run()
     return client
+
+
+@pytest.mark.parametrize("refusal", ["TRYAGAIN Multiple keys", "CLUSTERDOWN The cluster is down", "MOVED"])
+def test_what_is_refused_when_its_client_has_left_is_not_tried_again(make_rig: MakeRig, refusal: str) -> None:
+    """Else the element that comes later would be popped for nobody."""
+    rig = make_rig()
+    a, b = rig.nodes
+    waiting = Waiting(rig, "trying")
+    if refusal == "MOVED":
+        migration = rig.cluster.migration(slot_of(b"{a}"), b, a)
+        migration.move()
+        migration.finish()
+    else:
+        b.answer("LPOP", error(refusal))
+    waiting.client.vanish()
+    rig.tick()
+    waiting.go_on()
+    assert do(rig, "RPUSH", "q{a}", "element") == 1
+    rig.advance(5)
+    assert do(rig, "LLEN", "q{a}") == 1
+    rig.advance(20)
+    assert rig.left_over() == []
