@@ -321,7 +321,7 @@ def perhaps_wrong(draw: st.DrawFn) -> list[bytes]:
 
 def is_for_the_server_alone(arguments: list[bytes], keys: list[bytes]) -> bool:
     """What it takes and nobody here reads: numbers of the C library's, a stream or BLOCK named twice."""
-    exotic = any(word.startswith((b"0x", b"inf", b"INF", b"+")) or len(word) > 15 for word in arguments)
+    exotic = any(word.startswith((b"0x", b"inf", b"INF", b"+", b" ")) or len(word) > 15 for word in arguments)
     twice = [word.upper() for word in arguments].count(b"BLOCK") > 1
     return exotic or twice or (arguments[0].startswith(b"XREAD") and len(set(keys)) < len(keys))
 
