@@ -99,7 +99,7 @@ async def failing_over(replicated: EmbeddedCluster, proxy: ProxyFactory, guard: 
 async def no_trouble(front: ProxyProcess) -> None:
     """Nothing was left in doubt or half done, and no client saw an error that one server would not give."""
     metrics = await front.metrics()
-    for name in ("in_doubt_total", "parked_expired_total", "transactions_partial_total", "blocked_clients"):
+    for name in ("in_doubt_total", "parked_expired_total", "transactions_partial_total"):
         assert metrics[f"slotproxy_{name}"] == 0, name
     # ERR: SUBSCRIBE; the other errors of the proxy's own stand above. NOSCRIPT: redis-py then sends the text.
     errors = await by_label(front, "slotproxy_errors_total", "code")

@@ -1,7 +1,6 @@
-"""An RQ application: two queues, results, a failing job, retries, a dependency and a scheduled job.
+"""An RQ application: queues, results, failures, retries, dependencies, unique and scheduled jobs, rate limits.
 
-When RQ_KEY_PREFIX has a hash tag all keys of RQ stand in one slot, and then it also uses what needs that: unique jobs
-and rate limits, whose scripts have several keys.
+RQ_QUEUES names its queues, RQ_LIMITS says whether it has rate limits. RQ itself reads RQ_KEY_PREFIX.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import Any
 
 from redis import Redis
 from rq import Queue, Retry
-from rq.defaults import RQ_KEY_PREFIX
 from rq.exceptions import DuplicateJobError
 from rq.rate_limit import RateLimit
 
@@ -20,7 +18,7 @@ from tests.applications.client import WITHIN, until
 from tests.applications.counting import append, count
 
 QUEUES = os.environ["RQ_QUEUES"].split()
-TAGGED = "{" in RQ_KEY_PREFIX
+LIMITS = "RQ_LIMITS" in os.environ
 
 
 def plus(value: int, name: str, amount: int) -> int:
@@ -72,27 +70,29 @@ def perform(number: int) -> list[Any]:
     failing = first.enqueue(hopeless, f"{number}:hopeless")
     retried = last.enqueue(stubborn, f"{number}:stubborn", retry=Retry(max=2))
     dependent = first.enqueue(plus, number, f"{number}:dependent", 1000, depends_on=jobs[:2])
-    limited = limited_jobs(number) if TAGGED else []
-    sums = [result_of(job) for job in (*jobs, dependent, *limited)]
+    limited = limited_jobs(number) if LIMITS else []
+    sums = [result_of(job) for job in (*jobs, dependent, unique_job(number), *limited)]
     until(lambda: bool(failing.is_failed))
     until(lambda: bool(retried.is_finished))
     return [sums, last_line(failing), retried.return_value()]
 
 
-def limited_jobs(number: int) -> list[Any]:
-    """A job that can be in the queue but once, and three of which one is in it at a time."""
-    queue = _queues[0]
-    unique = {"job_id": f"unique-{number}", "unique": True}
-    jobs = [queue.enqueue(plus, number, f"{number}:unique", 7, **unique)]
+def unique_job(number: int) -> Any:
+    """A second one is refused."""
+    options: Any = {"job_id": f"unique-{number}", "unique": True}
+    job = _queues[0].enqueue(plus, number, f"{number}:unique", 7, **options)
     try:
-        queue.enqueue(plus, number, f"{number}:unique", 7, **unique)
+        _queues[0].enqueue(plus, number, f"{number}:unique", 7, **options)
     except DuplicateJobError:
-        pass
-    else:
-        raise AssertionError("enqueued twice")
+        return job
+    raise AssertionError("enqueued twice")
+
+
+def limited_jobs(number: int) -> list[Any]:
+    """Of which one is in the queue at a time."""
     limit = RateLimit("one", 1)
-    return jobs + [
-        queue.enqueue(plus, number, f"{number}:limited:{place}", place, rate_limit=limit) for place in range(3)
+    return [
+        _queues[0].enqueue(plus, number, f"{number}:limited:{place}", place, rate_limit=limit) for place in range(3)
     ]
 
 

@@ -100,6 +100,10 @@ class Outcome:
     log: str
 
 
+def said(programs: Sequence[Program]) -> str:
+    return "\n".join(f"--- {one.name} ({'runs' if one.running else 'ended'}):\n{one.output}" for one in programs)
+
+
 async def run(application: Application, stage: Stage, guard: Guard, environ: Mapping[str, str]) -> Outcome:
     """Work is asked for, then a worker starts, then the stage does what it does, until all is done."""
     url = stage.socket_url if application.over_socket else stage.url
@@ -111,8 +115,7 @@ async def run(application: Application, stage: Stage, guard: Guard, environ: Map
         """Wait until the client has had so many more answers."""
         goal = len(client.answers) + count
         await until(lambda: len(client.answers) >= goal or not all(one.running for one in programs), within=WITHIN)
-        for one in programs:
-            assert one.running, f"{one.name} ended:\n{one.output}"
+        assert all(one.running for one in programs), said(programs)
 
     try:
         with trio.fail_after(2 * WITHIN):
@@ -125,7 +128,7 @@ async def run(application: Application, stage: Stage, guard: Guard, environ: Map
             worker.interrupt(application.stop)
             await worker.ended()
     except trio.TooSlowError:
-        raise AssertionError("\n".join(f"{one.name}:\n{one.output}" for one in programs)) from None
+        raise AssertionError(said(programs)) from None
     finally:
         for one in programs:
             one.kill()
