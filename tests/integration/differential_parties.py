@@ -121,14 +121,22 @@ class Conversation:
                 found = self._take(number)
                 if found is not None:
                     return [found]
-                if self._rests and self._plain.awaited():
-                    self._rests -= 1
-                    self._sides.await_moves()
+                self._rest()
             return []
         finally:
             for side in (self._plain, self._other):
                 side.leave()
             self._await_calm()
+
+    def _rest(self) -> None:
+        """Let slots move, if they do: some times while somebody waits, and always until it is known what `$` is."""
+        if self._plain.awaited() and (self._rests or self._from_now_on()):
+            self._rests = max(0, self._rests - 1)
+            self._sides.await_moves()
+
+    def _from_now_on(self) -> int:
+        """How many streams somebody waits at from `$` on: what that is, slotproxy asks their nodes one by one."""
+        return sum(words.count(b"$") for party in self._plain.parties.values() for words in party.asked)
 
     def _take(self, number: int) -> Divergence | None:
         who, *words = self._sequence[number]
@@ -169,6 +177,9 @@ class Conversation:
     def _known_to_nodes(self) -> bool:
         """Whether those wait at the nodes who can; asking makes sure that the nodes have executed what came before."""
         blocked = self._sides.blocked_at_nodes()
+        for _ in range(self._from_now_on()):
+            self._other.observer.replies([(b"PING",)])
+            blocked = self._sides.blocked_at_nodes()
         waiting = [self._sides.rules.call(self._plain.parties[letter].asked[0]) for letter in self._plain.awaited()]
         expected = self._sides.waiting_at_nodes(waiting)
         return expected is None or blocked == expected

@@ -295,6 +295,8 @@ class Rules:
             return Own(re.compile(rb"-(ERR|NOPERM) slotproxy: .*\r\n"), at_once=True)
         if inside and call.name in NOT_INSIDE:
             return Own(re.compile(rb"-ERR slotproxy: .* inside a transaction is refused.*\r\n"), at_once=True)
+        if inside and call.name == "client" and self._version < (7,):
+            return Own(re.compile(rb"-ERR unknown subcommand .*\r\n"), at_once=True)
         if call.name == "watch":
             over = not (inside or self.per_slot) and len(self.slots([*watched, call])) > 1
             return Own(_NAMES_THE_FLAG) if over else None
