@@ -116,6 +116,7 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
 def _is_unknown(client: "Client", plane: "Plane", raw: bytes) -> bool:
     """Whether the nodes lack the command, too; else it is taken again when their table has been read."""
     if not plane.table_may_be_old():
+        client.command = None
         return True
     if client.alone(raw):
         client.next = raw
@@ -239,5 +240,4 @@ def _execute(client: "Client", plane: "Plane", transaction: Transaction, called:
         client.queue.push(request)
         plane.router.submit(request)
     elif client.alone(raw):
-        client.transaction = None
         client.run(Execution(client, plane, called, raw, plan))

@@ -7,18 +7,17 @@ together:
        with several blocks: is a watched slot touched already (CLIENT INFO)? then nothing runs: nil
     1. watched slots without commands: have they been touched?    \\  on the connections on which they are watched;
     2. blocks of watched slots, one after another                 /   any touched one ends it: nil
-    3. all other blocks, at once, by the router
+    3. all other blocks, one after another, by the router: an application may rely on the order of its commands
     4. commands that concern all nodes, one after another
     5. what the proxy answers itself
 
 Invariants: nothing is run again here; a redirect on a watched connection is nil. Each block on one carries an EXISTS of
-its watched keys, stripped from the reply, so that the node checks that it still has them. When some blocks have run and
-others have not, the others' commands have the error at their places in the array, and it is counted.
+its watched keys, stripped from the reply, so that the node checks that it still has them. When a block has failed,
+nothing more is run: if others have run before, the array says at each command's place what became of it, and it is
+counted. What has begun to run goes on when the client leaves, as on one server.
 """
 
 from typing import TYPE_CHECKING, Final
-
-from mypy_extensions import i64
 
 from slotproxy.dataplane import errors
 from slotproxy.dataplane.answers import answer_locally
@@ -45,6 +44,10 @@ _PARTIAL: Final = error(
     "EXECABORT slotproxy: a watched key of this command's slot was touched after commands of other slots had run;"
     " not executed"
 )
+_LEFT_OUT: Final = error(
+    "EXECABORT slotproxy: a block of this transaction that comes before failed, after commands of other slots had run;"
+    " not executed"
+)
 _FUNCTION: Final = -1
 _CLIENT_INFO: Final = command([b"CLIENT", b"INFO"])
 
@@ -61,7 +64,7 @@ def calls_function(command: Command | None) -> bool:
 
 
 class Execution(Holder):
-    """One EXEC of one client; it runs alone."""
+    """One EXEC of one client; it runs alone. Until it ends the client is in its transaction, as CLIENT INFO tells."""
 
     def __init__(self, client: "Client", plane: "Plane", called: Command, raw: bytes, plan: Plan) -> None:
         super().__init__()
@@ -81,7 +84,8 @@ class Execution(Holder):
         self._before: list[bytes] = []  # replies there
         self._skip: bool = False  # the next one is the one to ASKING
         self._functions: list[Queued] = []  # calls of functions that have to be there first
-        self._pending: i64 = 0  # groups that the router has
+        self._begun: bool = False  # a block has been sent
+        self._ran: bool = False  # a block certainly has run
         self._over: bool = False
 
     def start(self) -> None:
@@ -93,7 +97,7 @@ class Execution(Holder):
         if KEYLESS in groups and watched:
             groups = {next(iter(watched)): groups[KEYLESS]}
         self._watched = [(slot, None) for number, slot in watched.items() if number not in groups]
-        self._watched += [(slot, groups[number]) for number, slot in watched.items() if number in groups]
+        self._watched += [(watched[number], group) for number, group in groups.items() if number in watched]
         over_nodes = plan.over_nodes()
         if not self._plane.per_slot:
             if len({*watched, *groups}) > 1:
@@ -108,7 +112,9 @@ class Execution(Holder):
         self._next_function()
 
     def abandon(self) -> None:
-        """The client has left: what has been sent runs to its end."""
+        """The client has left: nothing is begun for it."""
+        if self._begun:
+            return
         self._over = True
         exclusive = self._exclusive
         if exclusive is not None:
@@ -167,8 +173,9 @@ class Execution(Holder):
 
     def _next_watched(self) -> None:
         while not self._over:
-            if not self._watched:
-                self._start_groups()
+            if not self._watched or self._has_failed():
+                self._give_back()
+                self._next_group()
                 return
             watched, group = self._watched.pop(0)
             exclusive = watched.exclusive
@@ -179,6 +186,7 @@ class Execution(Holder):
 
     def _ask(self, watched: WatchedSlot, exclusive: Exclusive, group: Group | None) -> None:
         requests = [] if group is None else group.requests
+        self._begun = self._begun or group is not None
         self._group = group
         self._before = []
         self._skip = watched.asking
@@ -233,47 +241,45 @@ class Execution(Holder):
 
     def _was_touched(self, group: Group | None) -> None:
         """A watched key has changed, or nobody can tell. Without anything run, that is nil."""
-        if not self._has_run() and not self._doubtful:
+        if not self._ran and not self._doubtful:
             self._abort(NULL_ARRAY)
         else:
             self._end_group(group, _PARTIAL)
 
-    def _has_run(self) -> bool:
-        """Whether any block certainly has."""
-        return len(self._replies) > len(self._failed) + len(self._doubtful)
+    def _has_failed(self) -> bool:
+        """Whether a block has not run, or may not have."""
+        return len(self._failed) + len(self._doubtful) > 0
 
     # All other blocks
 
-    def _start_groups(self) -> None:
+    def _next_group(self) -> None:
         plane = self._plane
-        groups = [group for group in self._plan.groups if group not in self._replies]
-        self._pending = len(groups)
-        for group in groups:
-            slot = plane.router.territory.keyless_slot(self._client.id) if group.slot == KEYLESS else group.slot
-            asked = Asked(plane, self._owner, self, self._plan.groups.index(group))
-            raw = block_of(group.requests)
-            called = READS if group.repeatable else self._command
-            request = Request(self._client, called, slot, raw, plane.reactor.now, True, asked)
-            request.commands = len(group.requests)
-            plane.router.submit(request)
-        if not groups:
+        left = [group for group in self._plan.groups if group not in self._replies]
+        if not left or self._has_failed():
+            for group in left:
+                self._replies[group] = [_LEFT_OUT] * len(group.requests)
             self._next_outside()
+            return
+        self._begun = True
+        group = left[0]
+        slot = plane.router.territory.keyless_slot(self._client.id) if group.slot == KEYLESS else group.slot
+        asked = Asked(plane, self._owner, self, self._plan.groups.index(group))
+        called = READS if group.repeatable else self._command
+        request = Request(self._client, called, slot, block_of(group.requests), plane.reactor.now, True, asked)
+        request.commands = len(group.requests)
+        plane.router.submit(request)
 
     def take(self, index: int, reply: bytes) -> None:
+        if self._over:
+            return
         if index == _FUNCTION:
-            if not self._over:
-                self._next_function()
-            return
-        if index < len(self._plan.groups):
+            self._next_function()
+        elif index < len(self._plan.groups):
             self._end_group(self._plan.groups[index], reply)
-            self._pending -= 1
-            if self._pending > 0 or self._over:
-                return
-        elif self._over:
-            return
+            self._next_group()
         else:
             self._outside[index - len(self._plan.groups)] = reply
-        self._next_outside()
+            self._next_outside()
 
     def _end_group(self, group: Group | None, reply: bytes, strip: int = 0) -> None:
         """A block has been answered; `strip`: how many replies in front are not the client's."""
@@ -287,6 +293,7 @@ class Execution(Holder):
             elements = None
         count = len(group.requests)
         if elements is not None and len(elements) == count + strip:
+            self._ran = True
             self._replies[group] = elements[strip:]
             return
         if reply[0] != 0x2D:
@@ -298,11 +305,13 @@ class Execution(Holder):
 
     def _next_outside(self) -> None:
         plan = self._plan
-        if plan.groups and not self._has_run():
+        if plan.groups and not self._ran:
             self._abort([*self._doubtful, *self._failed][0])
             return
         for index in plan.over_nodes():
-            if index not in self._outside:
+            if self._has_failed():
+                self._outside[index] = _LEFT_OUT
+            elif index not in self._outside:
                 one = plan.queued[index]
                 assert one.command is not None, "it concerns all nodes"
                 asked = Asked(self._plane, self._owner, self, len(plan.groups) + index)
@@ -314,7 +323,7 @@ class Execution(Holder):
             if frame is None:
                 frame = self._outside.get(index)
             frames.append(self._answer(one) if frame is None else frame)
-        if self._failed or self._doubtful:
+        if self._has_failed():
             self._plane.counters.transactions_partial += 1
         self._finish(array(frames))
 
@@ -343,6 +352,7 @@ class Execution(Holder):
 
     def _finish(self, reply: bytes) -> None:
         self._over = True
+        self._client.transaction = None
         self._plane.router.finish(self._owner, reply)
         if self._client.leaving:
             self._client.finish()

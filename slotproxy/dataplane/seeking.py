@@ -147,6 +147,8 @@ class Seeker(Waiter):
                     return index
             return -1
         for index, watched in enumerate(self.watched):
+            if not watched.ready:
+                self.seen.add(index)
             if not watched.ready or index in self._stalled:
                 continue
             # One who has waited longer comes first; and a later key is not for this one while there may be this.

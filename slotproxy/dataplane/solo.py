@@ -70,7 +70,7 @@ class Solo(Solitary):
 
     def fire(self) -> None:
         """Send it, if the cluster is known."""
-        if self._client.transport is None:
+        if self._client.transport is None and self._owner.split is None:  # a transaction that has begun goes on
             return
         plane = self._plane
         now: float = plane.reactor.now

@@ -171,6 +171,8 @@ def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait 
             position += 1
         else:
             return None
+    if group and not any([a.upper() == b"GROUP" for a in arguments[1:position]]):
+        return None
     ids = arguments[position + 1 + len(keys) :]
     if len(ids) != len(keys) or len(set(keys)) != len(keys):
         return None

@@ -168,15 +168,15 @@ def test_a_group_that_failed_has_its_error_at_its_commands_places(make_rig: Make
     assert rig.plane.counters.transactions_partial == 1
 
 
-def test_when_every_group_failed_exec_is_the_error(make_rig: MakeRig) -> None:
+def test_when_the_first_block_failed_exec_is_the_error_and_nothing_runs(make_rig: MakeRig) -> None:
     rig = rig_per_slot(make_rig)
     client = rig.client()
-    for node in rig.nodes:
-        node.answer("INCR", error(DENIED))
+    rig.nodes[0].answer("INCR", error(DENIED))
     send_block(client, "INCR {f}", "PING", "INCR {a}", "FLUSHALL")
     rig.run()
     assert client.errors() == [ABORTED]
     assert rig.plane.counters.transactions_partial == 0
+    assert ran(rig.nodes[1]) == []
     assert "FLUSHALL" not in names(rig.nodes[0]) + names(rig.nodes[1])
 
 
@@ -213,19 +213,39 @@ def test_a_group_that_is_in_doubt_says_so_at_its_places(make_rig: MakeRig) -> No
     assert (rig.plane.counters.transactions_partial, rig.plane.counters.in_doubt) == (1, 1)
 
 
-@pytest.mark.parametrize("doubtful", ["{f}", "{a}"])
-def test_when_every_group_failed_and_one_is_in_doubt_exec_does_not_say_that_nothing_ran(
-    make_rig: MakeRig, doubtful: str
-) -> None:
+def test_one_in_doubt_ends_it_and_exec_does_not_say_that_nothing_ran(make_rig: MakeRig) -> None:
     rig = rig_per_slot(make_rig)
     a, b = rig.nodes
-    (a if doubtful == "{f}" else b).drop_at("EXEC", runs=True)
-    (b if doubtful == "{f}" else a).answer("INCR", error(DENIED))
+    a.drop_at("EXEC", runs=True)
     client = rig.client()
     send_block(client, "INCR {f}", "INCR {a}")
     rig.advance(1)
     assert "in doubt" in str(client.replies[-1])
-    assert rig.cluster.value(doubtful.encode()) == b"1"
+    assert rig.cluster.value(b"{f}") == b"1"
+    assert ran(b) == []
+
+
+def test_blocks_run_in_the_order_of_their_first_commands_and_none_behind_one_that_failed(make_rig: MakeRig) -> None:
+    """An application that writes a job and then queues it must not see the queued one first, or alone."""
+    rig = rig_per_slot(make_rig)
+    a, b = rig.nodes
+    client = rig.client()
+    b.stopped = True
+    send_block(client, "INCR {a}", "INCR {f}", "INCR {b}", "INCR {f}")
+    rig.run()
+    assert ran(a) == []
+    b.stopped = False
+    rig.run()
+    assert ran(a) == ["INCR {f}", "INCR {f}", "INCR {b}"]
+    b.answer("INCR", error(DENIED))
+    send_block(client, "GET {f}", "INCR {a}", "INCR {b}", "DBSIZE", "GET {f}", "PING")
+    rig.run()
+    first, second, third, fourth, fifth, sixth = executed(client) or []
+    assert (first, second, fifth, sixth) == (b"2", ABORTED, b"2", b"PONG")
+    assert str(third).startswith("EXECABORT slotproxy: a block of this transaction that comes before failed")
+    assert fourth == third
+    assert ran(a)[3:] == ["GET {f}", "GET {f}"]
+    assert rig.plane.counters.transactions_partial == 1
 
 
 # Functions
