@@ -313,7 +313,8 @@ class Blocked(Seeker):
 
     def found(self, frame: bytes) -> None:
         """Something is there, or is wrong."""
-        self._finish(self._deleted if self._deleted and frame.startswith((b"-NOGROUP", b"-WRONGTYPE")) else frame, False)
+        deleted = self._deleted and frame.startswith((b"-NOGROUP", b"-WRONGTYPE"))
+        self._finish(self._deleted if deleted else frame, False)
 
     def _ask_last_id(self) -> bool:
         """Find out where a stream ends of which only what comes from now on is wanted: later nobody could tell."""

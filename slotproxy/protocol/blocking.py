@@ -154,6 +154,7 @@ def _is_count(arguments: list[bytes], behind: int) -> bool:
 
 def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait | None:
     group = name == "xreadgroup"
+    grouped = False
     at = 0
     position = 1
     while position < len(arguments):
@@ -166,15 +167,14 @@ def _read_streams(name: str, arguments: list[bytes], keys: list[bytes]) -> Wait 
         elif option == b"COUNT" and position + 1 < len(arguments) and _is_integer(arguments[position + 1]):
             position += 2
         elif option == b"GROUP" and group and position + 2 < len(arguments):
+            grouped = True
             position += 3
         elif option == b"NOACK" and group:
             position += 1
         else:
             return None
-    if group and not any([a.upper() == b"GROUP" for a in arguments[1:position]]):
-        return None
     ids = arguments[position + 1 + len(keys) :]
-    if len(ids) != len(keys) or len(set(keys)) != len(keys):
+    if group != grouped or len(ids) != len(keys) or len(set(keys)) != len(keys):
         return None
     if at and (not _is_integer(arguments[at]) or arguments[at][:1] == b"-"):
         return None
