@@ -17,15 +17,18 @@ from slotproxy.demo.polling import until
 from tests.demo.test_cluster import exists
 
 OWNER = """
-import subprocess, sys
+import os, select, signal, subprocess, sys
 from slotproxy.demo.guard import Guard
 
+noticed, wakeup = os.pipe()
+os.set_blocking(wakeup, False)
+signal.set_wakeup_fd(wakeup)  # waiting for input alone would miss a signal that comes just before
 guard = Guard("slotproxy-test-")
 (guard.folder / "file").write_text("x")
 child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
 guard.watch(child.pid)
 print(child.pid, guard.folder, flush=True)
-sys.stdin.read()
+select.select([noticed, sys.stdin], [], [])
 """
 
 

@@ -336,6 +336,7 @@ def test_a_number_that_only_atoi_reads_is_the_servers_to_refuse(line: str, numbe
 @given(arguments=perhaps_wrong())
 @example(arguments=words("XREAD BLOCK 5 COUNT BLOCK STREAMS a 0"))
 @example(arguments=words("XREADGROUP GROUP STREAMS BLOCK BLOCK 5 STREAMS a >"))
+@example(arguments=words("XREADGROUP BLOCK 5 COUNT 1 STREAMS a b > >"))
 def test_it_is_read_exactly_when_the_server_finds_no_fault_with_it(server: LiveServer, arguments: list[bytes]) -> None:
     groups = b"".join(
         command([b"XGROUP", b"CREATE", key, group, b"$", b"MKSTREAM"])
