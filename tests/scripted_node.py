@@ -78,6 +78,7 @@ class NodeLink:
         self._socket = sock
         self._reader = hiredis.Reader()
         self.memory = Remembered()
+        self.protocol = 2  # RESP version; of RESP3 it knows the null
         self._asking = False
         self._block: list[tuple[list[bytes], Rule | None]] | None = None  # between MULTI and EXEC
         self._aborted = False
@@ -176,6 +177,8 @@ class NodeLink:
         """Send up to `size` bytes of what is in `outbox`; how many were sent."""
         if self.closed or not self.outbox:
             return 0
+        if self.protocol == 3:
+            self.outbox = self.outbox.replace(b"$-1\r\n", b"_\r\n").replace(b"*-1\r\n", b"_\r\n")
         try:
             sent = self._socket.send(self.outbox if size is None else self.outbox[:size])
         except BlockingIOError:

@@ -184,7 +184,8 @@ SETTINGS: Final = (
             "dial TO where the cluster announces FROM (NAT): HOST:PORT=HOST:PORT or HOST=HOST",
             repeatable=True),
     Setting(_CLUSTER, "--connections-per-node", "NUMBER", "2", _one(number(1, 64)),
-            "connections to each node that all clients share"),
+            "connections to each node that all clients share; as many again, for RESP3, from the first client on that"
+            " speaks it"),
     Setting(_TIMES, "--connect-timeout", "TIME", "5", _one(seconds(0.01, 3600)),
             "a node that has not accepted and greeted by then is tried again"),
     Setting(_TIMES, "--refresh-interval", "TIME", "30", _one(seconds(0.1, _DAY)),

@@ -90,11 +90,16 @@ async def _greet(connection: NodeConnection, stream: NodeStream) -> Greeting:
         if isinstance(killed, ErrorReply):
             _log.warning("node %s denies CLIENT KILL: a lost connection is not fenced: %s", node, killed)
     denied = await _denied(connection, stream)
+    if stream.key.protocol != 2:
+        (reply,) = await connection.commands(("HELLO", stream.key.protocol))
+        if isinstance(reply, ErrorReply):
+            connection.close()
+            raise NodeUnavailable(f"the node does not speak RESP{stream.key.protocol} (HELLO): {reply}")
     if stream.key.tracking:
-        for reply in await connection.commands(("HELLO", stream.key.protocol), ("CLIENT", "TRACKING", "ON")):
-            if isinstance(reply, ErrorReply):
-                connection.close()
-                raise NodeUnavailable(f"the node does not tell of changed keys (CLIENT TRACKING): {reply}")
+        (reply,) = await connection.commands(("CLIENT", "TRACKING", "ON"))
+        if isinstance(reply, ErrorReply):
+            connection.close()
+            raise NodeUnavailable(f"the node does not tell of changed keys (CLIENT TRACKING): {reply}")
     return Greeting(int(client_id), run, denied)
 
 

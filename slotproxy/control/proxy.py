@@ -178,16 +178,18 @@ class Proxy:
     def _count_functions(self) -> None:
         self.counters.functions_supplied += 1
 
-    def ask_aside_nowait(self, request: Request, node: Node) -> None:
+    def ask_aside_nowait(self, request: Request, node: Node, protocol: int) -> None:
         """Send a request on a connection of its own."""
-        self._nursery.start_soon(self._ask_aside, request, node)
+        self._nursery.start_soon(self._ask_aside, request, node, protocol)
 
-    async def _ask_aside(self, request: Request, node: Node) -> None:
+    async def _ask_aside(self, request: Request, node: Node, protocol: int) -> None:
         address = (node.info.host, node.info.port)
         # A node that is busy with a script may not answer before its busy-reply-threshold, 5 s if nobody has set it.
         within = max(self._config.park_timeout, self._config.connect_timeout)
         async with self._asking_aside:
-            reply = await ask_aside(request.raw, address, self._credentials, self._config.address_map, within)
+            reply = await ask_aside(
+                request.raw, protocol, address, self._credentials, self._config.address_map, within
+            )
         self.plane.answered_aside(request, reply)
 
     def read_table_nowait(self) -> None:

@@ -36,15 +36,20 @@ async def ask_commands(connection: NodeConnection, version: str) -> CommandTable
 
 
 async def ask_aside(
-    request: bytes, address: Address, credentials: Credentials, address_map: AddressMap, within: float
+    request: bytes, protocol: int, address: Address, credentials: Credentials, address_map: AddressMap, within: float
 ) -> bytes:
-    """The reply frame to a request on a connection of its own; an error that says so where there is none in time."""
+    """The reply frame, in the RESP version `protocol`, to a request on a connection of its own.
+
+    An error that says so where there is none in time.
+    """
     node = f"node {address[0]}:{address[1]}"
     try:
         with trio.fail_after(within):
             async with await connect(address_map.apply(address), credentials) as connection:
+                if protocol != 2:
+                    await connection.command("HELLO", protocol)
                 return await connection.exchange(request)
-    except NodeUnavailable as problem:
+    except (NodeUnavailable, ErrorReply) as problem:
         return error(f"ERR slotproxy: no answer: {node}: {problem}")
     except trio.TooSlowError:
         return error(f"ERR slotproxy: no answer: {node}: nothing came within {within:g} s (--park-timeout)")

@@ -4,16 +4,18 @@ Duty: the reply to PING, ECHO, QUIT, SELECT, HELLO, AUTH, CLIENT and RESET as on
 A client must take the proxy for a server without cluster support: otherwise it would start to route by itself.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from slotproxy.dataplane.clientcommands import answer_client
 from slotproxy.protocol.clientfilters import BAD_NAME, integer_of, valid_name
 from slotproxy.protocol.decisions import error_of_bytes, wrong_arity
-from slotproxy.protocol.resp import EMPTY_ARRAY, OK, PONG, array, bulk, error, integer, simple
+from slotproxy.protocol.resp import EMPTY_ARRAY, OK, PONG, bulk, error, integer, mapping, simple
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
     from slotproxy.dataplane.plane import Plane
+
+_NOT_INSIDE: Final = error("ERR slotproxy: HELLO with another protocol inside a transaction is refused; send it before")
 
 
 def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
@@ -41,7 +43,9 @@ def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[
 def runs_alone(arguments: list[bytes]) -> bool:
     """Whether the command changes what becomes of replies: those of earlier commands must have been written."""
     first = arguments[0].lower()
-    return first == b"reset" or (first == b"client" and len(arguments) > 1 and arguments[1].lower() == b"reply")
+    if first == b"client":
+        return len(arguments) > 1 and arguments[1].lower() == b"reply"
+    return first == b"reset" or first == b"hello"
 
 
 def _reset(client: "Client") -> bytes:
@@ -49,6 +53,7 @@ def _reset(client: "Client") -> bytes:
     client.transaction = None
     client.watching.end()
     client.set_reply_mode("reset")
+    client.speak(2)
     return simple(b"RESET")
 
 
@@ -75,12 +80,16 @@ def _auth(credentials: list[bytes]) -> bytes:
 
 def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
     options = arguments[1:]
+    protocol = client.protocol
     if options:
         version = integer_of(options[0])
         if version is None:
             return error("ERR Protocol version is not an integer or out of range")
-        if version != 2:
+        if version != 2 and version != 3:
             return error("NOPROTO unsupported protocol version")
+        protocol = version
+    if protocol != client.protocol and client.transaction is not None:
+        return _NOT_INSIDE
     position = 1
     while position < len(options):
         word = options[position].upper()
@@ -97,10 +106,12 @@ def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
             position += 2
         else:
             return error_of_bytes(b"ERR Syntax error in HELLO option '" + options[position] + b"'")
-    return array(
+    client.speak(protocol)
+    return mapping(
+        protocol,
         [
             bulk(b"server"), bulk(b"redis"), bulk(b"version"), bulk(plane.server_version.encode()),
-            bulk(b"proto"), integer(2), bulk(b"id"), integer(client.id), bulk(b"mode"), bulk(b"standalone"),
+            bulk(b"proto"), integer(protocol), bulk(b"id"), integer(client.id), bulk(b"mode"), bulk(b"standalone"),
             bulk(b"role"), bulk(b"master"), bulk(b"modules"), EMPTY_ARRAY,
-        ]
+        ],
     )  # fmt: skip

@@ -22,7 +22,7 @@ from slotproxy.dataplane.seeking import AT_NODE, DONE, FOR_EVER, LEASING, PATIEN
 from slotproxy.protocol.blocking import Wait, last_id
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.redirects import error_code, refusal_of
-from slotproxy.protocol.resp import NULL_ARRAY, command, error, integer
+from slotproxy.protocol.resp import command, error, integer, null_array
 from slotproxy.protocol.slots import key_slot
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Blocked(Seeker):
         """CLIENT UNBLOCK: `request` is answered 1 when it ends the wait, 0 when something arrives before."""
         if self.state == DONE:
             return False
-        self._unblocked_with = _UNBLOCKED if with_error else self._empty()
+        self._unblocked_with = _UNBLOCKED if with_error else null_array(self.client.protocol)
         if self._unblocked_by is not None:
             request.client.deliver(request, integer(0))
             return True
@@ -114,9 +114,6 @@ class Blocked(Seeker):
         elif self.state != TRYING or self.withdraw():
             self._finish(self._unblocked_with, True)
         return True
-
-    def _empty(self) -> bytes:
-        return NULL_ARRAY if self.wait is None else self.wait.empty
 
     # Where to wait
 
@@ -132,7 +129,7 @@ class Blocked(Seeker):
                 self.leave()
                 self.state = LEASING
                 self._set_timer()
-                if self.plane.exclusives.lease(node, self):
+                if self.plane.exclusives.lease(node, self.client.key, self):
                     return
                 if self._asked_before or self.seen:
                     self._elsewhere(_RETRY_UNREACHABLE)
@@ -168,7 +165,7 @@ class Blocked(Seeker):
         """The deadline, or another try."""
         now: float = self.plane.reactor.now
         if self.state == LEASING:
-            self._finish(self._empty(), False)
+            self._finish(null_array(self.client.protocol), False)
         elif self.state == TRYING:
             self.give_up_attempt()
         elif self.state == AT_NODE and now >= self.deadline + _SILENCE:
@@ -177,7 +174,7 @@ class Blocked(Seeker):
             self._recall_or_retry()
         elif self.state == WAITING:
             if now >= self.until():
-                self._finish(self._empty(), False)
+                self._finish(null_array(self.client.protocol), False)
             elif self.watched and not self._may_lease():
                 self.seek_again()
             else:
@@ -209,7 +206,7 @@ class Blocked(Seeker):
         if left <= 0.0:
             self._exclusive = None
             self.plane.exclusives.release(exclusive)
-            self._finish(self._empty(), False)
+            self._finish(null_array(self.client.protocol), False)
             return
         raw = self.owner.raw
         if self.wait is not None and (self.plane.reactor.now > self.owner.started or self.wait.reads):
@@ -301,7 +298,7 @@ class Blocked(Seeker):
     def nothing(self) -> None:
         """Nothing is there: go on waiting, unless there is a reason not to."""
         if self.plane.reactor.now >= self.until():
-            self._finish(self._empty(), False)
+            self._finish(null_array(self.client.protocol), False)
         elif self._unblocked_by is not None:
             self._finish(self._unblocked_with, True)
         elif self.hasty:

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Final
 
-from slotproxy.dataplane.clientlist import Described, flags_of, is_listed, is_meant, list_frame
+from slotproxy.dataplane.clientlist import Described, flags_of, is_listed, is_meant, lines_of, not_tracking
 from slotproxy.protocol.clientfilters import (
     DescribeMe,
+    DescribeTracking,
     GetId,
     GetName,
     KillClients,
@@ -18,7 +19,7 @@ from slotproxy.protocol.clientfilters import (
     parse_client,
 )
 from slotproxy.protocol.decisions import not_supported, unknown_subcommand
-from slotproxy.protocol.resp import NULL, OK, bulk, integer
+from slotproxy.protocol.resp import OK, bulk, integer, null, verbatim
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -36,14 +37,16 @@ def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> b
     if isinstance(request, GetId):
         return integer(client.id)
     if isinstance(request, GetName):
-        return bulk(client.name) if client.name else NULL
+        return bulk(client.name) if client.name else null(client.protocol)
     if isinstance(request, SetName):
         client.name = request.name
         return OK
     if isinstance(request, DescribeMe):
-        return list_frame([_described(client, plane)])
+        return verbatim(client.protocol, lines_of([_described(client, plane)]))
     if isinstance(request, ListClients):
-        return _list(plane, request)
+        return verbatim(client.protocol, lines_of(_listed(plane, request)))
+    if isinstance(request, DescribeTracking):
+        return not_tracking(client.protocol)
     if isinstance(request, KillClients):
         return _kill(client, plane, request)
     if isinstance(request, PauseClients):
@@ -78,12 +81,12 @@ def _unblock(client: "Client", plane: "Plane", request: UnblockClient) -> bytes:
     return _NO_REPLY
 
 
-def _list(plane: "Plane", request: ListClients) -> bytes:
+def _listed(plane: "Plane", request: ListClients) -> list[Described]:
     if request.ids is not None:
         found = [plane.clients[id] for id in request.ids if id in plane.clients]
-        return list_frame([_described(one, plane) for one in found])
+        return [_described(one, plane) for one in found]
     described = [_described(one, plane) for one in plane.clients.values()]
-    return list_frame([one for one in described if is_listed(request, one)])
+    return [one for one in described if is_listed(request, one)]
 
 
 def _kill(client: "Client", plane: "Plane", request: KillClients) -> bytes:
@@ -120,6 +123,6 @@ def _described(client: "Client", plane: "Plane") -> Described:
         client.is_read(),
         "" if client.command is None else client.command.name,
         b"default",
-        2,
+        client.protocol,
         -1 if transaction is None else len(transaction.queued),
     )

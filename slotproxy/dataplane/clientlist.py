@@ -8,7 +8,7 @@ reads as on a server where nothing of it is in use. Must not know how a client i
 from typing import Final
 
 from slotproxy.protocol.clientfilters import KillClients, ListClients
-from slotproxy.protocol.resp import bulk
+from slotproxy.protocol.resp import EMPTY_ARRAY, bulk, collection, integer, mapping
 
 
 class Described:
@@ -78,9 +78,15 @@ def line_of(client: Described) -> bytes:
     )  # fmt: skip
 
 
-def list_frame(clients: list[Described]) -> bytes:
-    """The reply to CLIENT LIST, and with one client that to CLIENT INFO. The server lists the oldest first."""
-    return bulk(b"".join([line_of(client) + b"\n" for client in clients]))
+def lines_of(clients: list[Described]) -> bytes:
+    """What CLIENT LIST shows, and with one client CLIENT INFO. The server lists the oldest first."""
+    return b"".join([line_of(client) + b"\n" for client in clients])
+
+
+def not_tracking(protocol: int) -> bytes:
+    """CLIENT TRACKINGINFO of a client that tracks no keys."""
+    flags = collection(protocol, [bulk(b"off")])
+    return mapping(protocol, [bulk(b"flags"), flags, bulk(b"redirect"), integer(-1), bulk(b"prefixes"), EMPTY_ARRAY])
 
 
 def kind_of(client: Described) -> str:

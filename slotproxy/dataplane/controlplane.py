@@ -39,7 +39,7 @@ class Control(Dialler, Protocol):
         `Plane.supplied` is called when that has been tried.
         """
 
-    def ask_aside_nowait(self, request: "Request", node: "Node") -> None:
+    def ask_aside_nowait(self, request: "Request", node: "Node", protocol: int) -> None:
         """Send a request on a connection of its own, because a busy script may block the shared ones.
 
         `Plane.answered_aside` takes the reply.

@@ -77,7 +77,7 @@ class Exclusive(NodeStream):
         self.retired = True
         self._pool.note_failure(self, why)
         self._pool.forget(self)
-        holder = self._pool.next_waiting(self.node)
+        holder = self._pool.next_waiting(self)
         if holder is not None:
             holder.not_leased(self.node, why)
 
@@ -117,19 +117,18 @@ class Exclusive(NodeStream):
 
 
 class Exclusives(Timer):
-    """The pool of connections for one way to speak and log in (`key`)."""
+    """All leased connections: a pool for each node and each way to speak and log in (`key`)."""
 
-    def __init__(self, reactor: Reactor, counters: Counters, dialler: "Dialler", key: StreamKey, most: int) -> None:
+    def __init__(self, reactor: Reactor, counters: Counters, dialler: "Dialler", most: int) -> None:
         super().__init__()
         self.most: Final = most
         self._all: dict[Exclusive, None] = {}  # also those that are being made
         self._idle: list[Exclusive] = []  # the one used last comes last
-        self._waiting: dict[str, dict[Holder, None]] = {}  # by node, the longest waiting first
+        self._waiting: dict[tuple[str, StreamKey], dict[Holder, None]] = {}  # the longest waiting first
         self._failures: dict[str, str] = {}  # by node: why connecting failed the last time, so that it is logged once
         self._reactor: Final = reactor
         self._counters: Final = counters
         self._dialler: Final = dialler
-        self._key: Final = key
 
     @property
     def total(self) -> int:
@@ -141,12 +140,12 @@ class Exclusives(Timer):
         held = sum(1 for exclusive in self._all if exclusive.holder is not None)
         return held + sum(len(waiting) for waiting in self._waiting.values())
 
-    def lease(self, node: "Node", holder: Holder) -> bool:
+    def lease(self, node: "Node", key: StreamKey, holder: Holder) -> bool:
         """A connection to `node` for `holder`, which is told when it has it: at once, if one is free.
 
         Those who wait for one get theirs in the order in which they asked. False when `most` are in use.
         """
-        exclusive = self._take_idle(node)
+        exclusive = self._take_idle(node, key)
         if exclusive is not None:
             exclusive.holder = holder
             holder.leased(exclusive)
@@ -155,8 +154,8 @@ class Exclusives(Timer):
             if not self._idle:
                 return False
             self._idle[0].finish("another node's is needed")
-        self._waiting.setdefault(node.info.id, {})[holder] = None
-        exclusive = Exclusive(self, self._reactor, self._counters, node, self._key)
+        self._waiting.setdefault((node.info.id, key), {})[holder] = None
+        exclusive = Exclusive(self, self._reactor, self._counters, node, key)
         exclusive.dialling = True
         exclusive.why = self._failures.get(node.info.id, exclusive.why)
         self._all[exclusive] = None
@@ -168,20 +167,20 @@ class Exclusives(Timer):
         for waiting in self._waiting.values():
             waiting.pop(holder, None)
 
-    def next_waiting(self, node: "Node") -> Holder | None:
-        """Who has waited longest for a connection to the node, and waits no more."""
-        waiting = self._waiting.get(node.info.id)
+    def next_waiting(self, exclusive: Exclusive) -> Holder | None:
+        """Who has waited longest for a connection like this one, and waits no more."""
+        waiting = self._waiting.get((exclusive.node.info.id, exclusive.key))
         if not waiting:
             return None
         holder = next(iter(waiting))
         del waiting[holder]
         return holder
 
-    def _take_idle(self, node: "Node") -> Exclusive | None:
+    def _take_idle(self, node: "Node", key: StreamKey) -> Exclusive | None:
         address = (node.info.host, node.info.port)
         for index in range(len(self._idle) - 1, -1, -1):
             exclusive = self._idle[index]
-            if exclusive.node is node and exclusive.address == address:
+            if exclusive.node is node and exclusive.key is key and exclusive.address == address:
                 del self._idle[index]
                 return exclusive
         return None
@@ -192,7 +191,7 @@ class Exclusives(Timer):
         if not exclusive.ready or exclusive.awaited > 0 or exclusive.node.left:
             exclusive.finish("not clean")
             return
-        holder = self.next_waiting(exclusive.node)
+        holder = self.next_waiting(exclusive)
         if holder is not None:
             exclusive.holder = holder
             holder.leased(exclusive)

@@ -32,8 +32,8 @@ from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import Answer, AnswerLocally, Forward
 from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import refusal_of
-from slotproxy.protocol.replies import elements_of
-from slotproxy.protocol.resp import NULL_ARRAY, OK, array, command, error
+from slotproxy.protocol.replies import elements_of, is_null
+from slotproxy.protocol.resp import OK, array, command, error, null_array
 from slotproxy.protocol.transactions import KEYLESS, READS, SEVERAL_SLOTS, Group, Plan, Queued, not_in_one_block
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Execution(Holder):
                 self._plane.control.supply_nowait(one.arguments[1], node, asked)
                 return
         if any([slot.touched for slot, _ in self._watched]):
-            self._abort(NULL_ARRAY)
+            self._abort(null_array(self._client.protocol))
             return
         if len(self._watched) > 1 or (self._watched and len(self._plan.groups) > 1):
             self._unchecked = [slot for slot, group in self._watched if group is not None]
@@ -151,7 +151,7 @@ class Execution(Holder):
         watched = self._unchecked[-1]
         exclusive = watched.exclusive
         if exclusive is None or watched.touched:
-            self._abort(NULL_ARRAY)
+            self._abort(null_array(self._client.protocol))
             return
         self._exclusive = exclusive
         watched.exclusive = None
@@ -167,7 +167,7 @@ class Execution(Holder):
         self._exclusive = None
         if is_touched(self._before[0]) or refusal_of(self._before[-1]) is not None:
             watched.touched = True
-            self._abort(NULL_ARRAY)
+            self._abort(null_array(self._client.protocol))
         else:
             self._next_check()
 
@@ -219,7 +219,7 @@ class Execution(Holder):
             self._end_group(group, errors.loose(exclusive.node.name, self._before[0]))
         elif verdict.outcome == NOT_RUN and refusal_of(verdict.reply) is None:
             self._end_group(group, aborted(verdict.reply))
-        elif verdict.outcome == NOT_RUN or verdict.reply == NULL_ARRAY:
+        elif verdict.outcome == NOT_RUN or is_null(verdict.reply):
             self._was_touched(group)
         else:
             self._end_group(group, verdict.reply, 1)
@@ -228,7 +228,7 @@ class Execution(Holder):
     def lease_lost(self, exclusive: Exclusive, whole: bool, why: str) -> None:
         self._exclusive = None
         if self._unchecked:
-            self._abort(NULL_ARRAY)
+            self._abort(null_array(self._client.protocol))
             return
         group = self._group
         if group is None or not whole:
@@ -242,7 +242,7 @@ class Execution(Holder):
     def _was_touched(self, group: Group | None) -> None:
         """A watched key has changed, or nobody can tell. Without anything run, that is nil."""
         if not self._ran and not self._doubtful:
-            self._abort(NULL_ARRAY)
+            self._abort(null_array(self._client.protocol))
         else:
             self._end_group(group, _PARTIAL)
 

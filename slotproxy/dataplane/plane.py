@@ -108,10 +108,8 @@ class Plane(TickListener):
         self.answered: list[Asked] = []  # and not handed over yet
         self.per_slot: Final = limits.per_slot
         self.blocked: Final = BlockedClients()
-        self.exclusives: Final = Exclusives(
-            self.reactor, self.counters, control, self.router.territory.key, limits.max_exclusive
-        )
-        self.arrivals: Final = Arrivals(self, self.router.territory.shared)
+        self.exclusives: Final = Exclusives(self.reactor, self.counters, control, limits.max_exclusive)
+        self.arrivals: Final = Arrivals(self, self.router.territory.tracking_lane)
         self.router.arrivals = self.arrivals
         self.on_entry: Callable[[], None] | None = None
         self._on_finished: Callable[[], None] | None = None

@@ -59,7 +59,7 @@ class ReplicaWait(Holder):
             return
         self._missing = len(nodes)
         for node in nodes:
-            if not plane.exclusives.lease(node, self):
+            if not plane.exclusives.lease(node, self._client.key, self):
                 self._finish(errors.no_exclusive(self._command, plane.exclusives.most))
                 return
 

@@ -16,8 +16,7 @@ from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solitary import Asked
 from slotproxy.protocol.blocking import Wait
 from slotproxy.protocol.commands import Command
-from slotproxy.protocol.replies import elements_of
-from slotproxy.protocol.resp import array
+from slotproxy.protocol.replies import aggregate, items_of
 from slotproxy.protocol.slots import key_slot
 
 if TYPE_CHECKING:
@@ -54,7 +53,8 @@ class Seeker(Waiter):
         self.watched: list[Watched] = []
         self.seen: set[int] = set()  # keys that were tried once
         self._unread: list[int] = []  # streams, or in haste keys, to be tried
-        self._read: dict[int, list[bytes]] = {}  # what was found in streams
+        self._read: dict[int, list[bytes]] = {}  # what was found in streams,
+        self._like: bytes = b""  # in an aggregate like this
         self._held_up: bool = False  # somebody tries a key that comes before what it could try
         self._stalled: set[int] = set()  # keys whose slot was not served when they were tried last
         self._attempt: Request | None = None  # on its way
@@ -134,7 +134,7 @@ class Seeker(Waiter):
             self.ask(wait.attempt(self.keys[index]), slot, called, index, wait.moves)
             return
         if self._read:
-            self.found(array([frame for index in sorted(self._read) for frame in self._read[index]]))
+            self.found(aggregate(self._like, [frame for index in sorted(self._read) for frame in self._read[index]]))
         else:
             self.nothing()
 
@@ -241,7 +241,8 @@ class Seeker(Waiter):
             if watched is not None:
                 watched.go_on()
         elif wait.reads:
-            self._read[index] = elements_of(frame) or []
+            self._like = frame
+            self._read[index] = items_of(frame) or []
             if index in self._unread:  # woken meanwhile: what there was is read
                 self._unread.remove(index)
             self._try_next()

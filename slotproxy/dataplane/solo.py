@@ -27,8 +27,8 @@ from slotproxy.protocol.decisions import Decision, OverNodes, Scan
 from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.info import merge_info
 from slotproxy.protocol.merging import merge_over_nodes
-from slotproxy.protocol.replies import elements_of
-from slotproxy.protocol.resp import EMPTY_ARRAY, NULL, array, bulk, command, error
+from slotproxy.protocol.replies import aggregate, elements_of, is_null, items_of
+from slotproxy.protocol.resp import EMPTY_ARRAY, array, bulk, command, error, verbatim
 from slotproxy.protocol.slots import SLOTS
 from slotproxy.protocol.splitting import Merging
 
@@ -104,7 +104,7 @@ class Solo(Solitary):
 
     def _connected(self, seat: Seat) -> bool:
         node = self._plane.router.territory.owner(seat.slot)
-        return node is not None and node.lanes[self._client.lane].ready
+        return node is not None and node.connected() > 0
 
     def _name(self, seat: Seat) -> str:
         node = self._plane.router.territory.owner(seat.slot)
@@ -143,7 +143,7 @@ class Solo(Solitary):
         if "allow_busy" in self._command.flags:
             node = router.territory.owner(seat.slot)
             if node is not None:
-                self._plane.control.ask_aside_nowait(part, node)
+                self._plane.control.ask_aside_nowait(part, node, self._client.protocol)
                 return
         router.submit(part)
 
@@ -185,9 +185,10 @@ class RandomKeyMerging(NodeMerging):
         weights: list[int] = []
         for key, size in zip(keys, sizes, strict=True):
             digits = size[1:-2]
-            weights.append(int(digits) if key != NULL and digits.isdigit() and len(digits) < 20 else 0)
+            weights.append(int(digits) if not is_null(key) and digits.isdigit() and len(digits) < 20 else 0)
         if not any(weights):
-            return max(keys)  # a key that came just before the last was deleted, or null
+            found = [key for key in keys if not is_null(key)]
+            return found[0] if found else keys[0]  # a key that came just before the last was deleted, or null
         return random.choices(keys, weights)[0]
 
 
@@ -262,7 +263,7 @@ class ConfigMerging(Merging):
     def merge(self, replies: list[bytes]) -> bytes:
         """As a server without cluster support: clients that look would begin to route by themselves."""
         try:
-            frames = elements_of(replies[0])
+            frames = items_of(replies[0])
         except ProtocolError:
             frames = None
         if frames is None:
@@ -270,7 +271,7 @@ class ConfigMerging(Merging):
         for index in range(1, len(frames), 2):
             if frames[index - 1].lower() == b"$15\r\ncluster-enabled\r\n":  # in the letter case that was asked for
                 frames[index] = bulk(b"no")
-        return array(frames)
+        return aggregate(replies[0], frames)
 
 
 class InfoMerging(Merging):
@@ -293,11 +294,11 @@ class InfoMerging(Merging):
         left_out = self._away[:]
         for node, reply in zip(self._nodes, replies, strict=True):
             head, _, body = reply.partition(b"\r\n")
-            if head[:1] == b"$" and body.endswith(b"\r\n"):
-                texts.append(body[: len(body) - 2].decode("latin-1"))
+            if head[:1] in (b"$", b"=") and body.endswith(b"\r\n"):
+                texts.append(body[: len(body) - 2].removeprefix(b"txt:").decode("latin-1"))
             else:
                 left_out.append(node)
         if not texts:
             return replies[0]
         own = about_itself(self._plane, self._client, self._sections, left_out)
-        return bulk(merge_info(texts, own).encode("latin-1", "replace"))
+        return verbatim(self._client.protocol, merge_info(texts, own).encode("latin-1", "replace"))

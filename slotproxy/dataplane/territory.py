@@ -53,8 +53,10 @@ class Territory:
         self._counters: Final = counters
         self._dialler: Final = dialler
         # Lane number -> what it speaks and as whom; the same at every node, so that a client needs one number only.
-        self._keys: Final = [*[StreamKey(2, "")] * lanes, StreamKey(3, "", tracking=True)]
-        self.shared: Final = lanes  # so many of them are shared by clients
+        self._keys: Final = [*[StreamKey(2, "")] * lanes, *[StreamKey(3, "")] * lanes, StreamKey(3, "", tracking=True)]
+        self.tracking_lane: Final = 2 * lanes
+        self._shared: Final = lanes  # so many of them are shared by the clients of each protocol
+        self._dialled: int = lanes  # so many, from the first on, are connected before somebody needs them
         self._seats: list[Seat] = []
         self._seat_of: dict[str, Seat] = {}  # by node id
         self._router: Router | None = None
@@ -63,14 +65,19 @@ class Territory:
         """Tell the territory whose lanes report to whom; once, before anything else."""
         self._router = router
 
-    @property
-    def key(self) -> StreamKey:
-        """What clients' connections speak and as whom."""
-        return self._keys[0]
+    def key_of(self, lane: i64) -> StreamKey:
+        """What the connections of a lane's clients speak and as whom."""
+        return self._keys[lane]
 
-    def lane_of(self, client_id: int) -> int:
-        """The number of the lane that a client uses at every node."""
-        return client_id % self.shared
+    def lane_of(self, client_id: int, protocol: int) -> int:
+        """The number of the lane that a client uses at every node. From the first one on, RESP3's lanes are there."""
+        lane = client_id % self._shared
+        if protocol == 2:
+            return lane
+        if self._dialled == self._shared:
+            self._dialled = 2 * self._shared
+            self._dial_primaries()
+        return self._shared + lane
 
     def keyless_slot(self, client_id: int) -> int:
         """The pseudo slot by which a client's commands without keys are routed."""
@@ -189,9 +196,12 @@ class Territory:
                     for lane in node.lanes:
                         lane.renew()
                 node.info = info
-        for id, info in infos.items():
+        self._dial_primaries()
+
+    def _dial_primaries(self) -> None:
+        for id, info in self.slot_map.nodes.items():
             if info.primary:
-                for lane in (self.nodes.get(id) or self._add(id)).lanes[: self.shared]:
+                for lane in (self.nodes.get(id) or self._add(id)).lanes[: self._dialled]:
                     self.dial(lane)
 
     def choose_homes(self) -> list[int]:

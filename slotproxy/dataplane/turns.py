@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
 
+from slotproxy.dataplane.nodestreams import StreamKey
 from slotproxy.dataplane.replying import ReplyWriter
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solitary import Solitary
@@ -31,7 +32,8 @@ class Turns(ReplyWriter):
     """A client, as far as its turns go."""
 
     def __init__(self, plane: "Plane", id: int) -> None:
-        super().__init__(plane.reactor, id, plane.router.territory.lane_of(id))
+        super().__init__(plane.reactor, id, plane.router.territory.lane_of(id, 2))
+        self.protocol: int = 2  # RESP version
         self.plane: Final = plane
         self.scanner: Final = RequestScanner(plane.request_limits)
         self.finishing: bool = False  # no more requests are taken; closed when everything is answered and sent
@@ -97,6 +99,16 @@ class Turns(ReplyWriter):
         if not self.skip:
             self.room = self._max_in_flight
         return True
+
+    def speak(self, protocol: int) -> None:
+        """Speak another version of RESP from now on, on the lanes that do; nothing of the client may be in flight."""
+        self.protocol = protocol
+        self.lane = self.plane.router.territory.lane_of(self.id, protocol)
+
+    @property
+    def key(self) -> StreamKey:
+        """What its connections to nodes speak and as whom."""
+        return self.plane.router.territory.key_of(self.lane)
 
     def set_reply_mode(self, mode: str) -> None:
         """CLIENT REPLY on, off or skip, or what RESET makes of them (7.0.15)."""

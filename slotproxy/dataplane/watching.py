@@ -165,7 +165,7 @@ class Watch(Holder):
             self._retry()
             return
         self._asking = asking
-        if not self._plane.exclusives.lease(node, self):
+        if not self._plane.exclusives.lease(node, self._client.key, self):
             self._finish(errors.no_exclusive(self._command, self._plane.exclusives.most))
 
     def leased(self, exclusive: Exclusive) -> None:

@@ -11,8 +11,8 @@ Sources: t_list.c, t_zset.c, t_stream.c and blocked.c of Redis 6.2 and 7.0.
 from typing import Final
 
 from slotproxy.protocol.frames import ProtocolError
-from slotproxy.protocol.replies import elements_of
-from slotproxy.protocol.resp import NULL, NULL_ARRAY, array, bulk, command
+from slotproxy.protocol.replies import elements_of, is_null
+from slotproxy.protocol.resp import array, bulk, command
 from slotproxy.protocol.slots import key_slot
 
 LAST: Final = 0  # the timeout, in seconds, is the last argument
@@ -54,7 +54,6 @@ class Wait:
         self.moves: Final = name in _MOVES
         self.slots: Final = sorted({int(key_slot(key)) for key in keys})
         self.keys: Final = keys[:1] if name in _MOVES else list(dict.fromkeys(keys))
-        self.empty: Final = NULL_ARRAY
         self._form: Final = form
         self._arguments: Final = arguments[:]
         self._at: Final = at
@@ -89,7 +88,7 @@ class Wait:
 
     def found(self, key: bytes, reply: bytes) -> bytes | None:
         """The blocking command's reply, from that to its attempt at `key`; None when there was nothing."""
-        if reply in (NULL, NULL_ARRAY):
+        if is_null(reply):
             return None
         if self.name in _POPS:
             return array([bulk(key), reply])

@@ -12,15 +12,12 @@ from typing import Final
 
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import error_of_bytes, wrong_arity
-from slotproxy.protocol.resp import EMPTY_ARRAY, OK, array, bulk, error, integer
+from slotproxy.protocol.resp import OK, error, integer
 
 BAD_NAME: Final = error("ERR Client names cannot contain spaces, newlines or special characters.")
 _SYNTAX: Final = error("ERR syntax error")
 _NOT_TRACKING: Final = error(
     "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled"
-)
-_NO_TRACKING_INFO: Final = array(
-    [bulk(b"flags"), array([bulk(b"off")]), bulk(b"redirect"), integer(-1), bulk(b"prefixes"), EMPTY_ARRAY]
 )
 _NO_SUCH_CLIENT: Final = error("ERR No such client")
 
@@ -42,6 +39,10 @@ class ClientRequest:
 
 class DescribeMe(ClientRequest):
     """CLIENT INFO."""
+
+
+class DescribeTracking(ClientRequest):
+    """CLIENT TRACKINGINFO."""
 
 
 class GetId(ClientRequest):
@@ -189,14 +190,14 @@ def paused_as_write(command: Command) -> bool:
     return command.write or command.name in _MAY_REPLICATE
 
 
-def _stateless(word: bytes, arguments: list[bytes]) -> bytes:
+def _stateless(word: bytes, arguments: list[bytes]) -> ClientRequest | bytes:
     """What does not depend on the client, as long as none tracks keys."""
     if word == b"caching":
         return _NOT_TRACKING
     if word == b"getredir":
         return integer(-1)
     if word == b"trackinginfo":
-        return _NO_TRACKING_INFO
+        return DescribeTracking()
     if arguments[2].lower() in (b"lib-name", b"lib-ver"):  # libraries send it unasked; it is kept nowhere
         return OK
     return error_of_bytes(b"ERR Unrecognized option '" + _c_string(arguments[2]) + b"'")

@@ -25,13 +25,12 @@ from slotproxy.protocol.monitoring_replies import (
 from slotproxy.protocol.nodereplies import (
     NodeReply,
     UnexpectedReply,
-    aggregate,
     is_aggregate,
     is_error,
-    is_null,
     merged_numbers,
     total,
 )
+from slotproxy.protocol.replies import aggregate, is_null
 from slotproxy.protocol.resp import bulk, error, integer
 
 _OURS: Final = "ERR slotproxy: "

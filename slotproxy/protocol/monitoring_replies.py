@@ -8,8 +8,9 @@ passes.
 from binascii import crc32
 from typing import Final
 
-from slotproxy.protocol.nodereplies import NodeReply, aggregate, is_aggregate, merged_numbers, total
-from slotproxy.protocol.resp import array, bulk, integer
+from slotproxy.protocol.nodereplies import NodeReply, is_aggregate, merged_numbers, total
+from slotproxy.protocol.replies import aggregate
+from slotproxy.protocol.resp import array, bulk, integer, verbatim
 
 #: A merged entry's id is the node's own id times this, plus the node's mark. Ids below 2**31 stay below 2**53.
 MARKS: Final = 2**22
@@ -177,9 +178,7 @@ def texts(replies: list[NodeReply], arguments: list[bytes]) -> bytes:
 
 
 def _text(like: bytes, text: bytes) -> bytes:
-    if like[:1] == b"=":
-        return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text)
-    return bulk(text)
+    return verbatim(3 if like[:1] == b"=" else 2, text)
 
 
 def memory_stats(replies: list[NodeReply], arguments: list[bytes]) -> bytes:

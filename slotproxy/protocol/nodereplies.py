@@ -10,11 +10,10 @@ commands. Names of fields are compared as frames (`bulk(b"calls")`): every serve
 from typing import Final
 
 from slotproxy.protocol.frames import ProtocolError, read_length
-from slotproxy.protocol.replies import elements_of
+from slotproxy.protocol.replies import aggregate, is_null, items_of
 from slotproxy.protocol.resp import integer
 
 MAX_INTEGER: Final = 2**63 - 1
-_NULLS: Final = (b"$-1\r\n", b"*-1\r\n", b"_\r\n")
 
 
 class UnexpectedReply(Exception):
@@ -33,13 +32,8 @@ class NodeReply:
 
     def items(self, frame: bytes) -> list[bytes]:
         """The frames in an array, set or push; of a map its names and values in turn. Raises UnexpectedReply."""
-        if frame[:1] == b"%":
-            count, pos = read_length(frame, 1, len(frame))
-            if pos < 0 or count < 0:
-                raise self.unexpected()
-            frame = b"*%d\r\n" % (2 * count) + frame[pos:]
         try:
-            found = elements_of(frame)
+            found = items_of(frame)
         except ProtocolError:
             found = None
         if found is None:
@@ -95,19 +89,9 @@ def is_error(frame: bytes) -> bool:
     return frame[:1] == b"-" or frame[:1] == b"!"
 
 
-def is_null(frame: bytes) -> bool:
-    return frame in _NULLS
-
-
 def is_aggregate(frame: bytes) -> bool:
     """Whether it is an array, set, push or map, and not null."""
     return frame[:1] in (b"*", b"~", b">", b"%") and not is_null(frame)
-
-
-def aggregate(like: bytes, items: list[bytes]) -> bytes:
-    """An aggregate of the type that the frame `like` has; of a map `items` are names and values in turn."""
-    count = len(items) // 2 if like[:1] == b"%" else len(items)
-    return like[:1] + b"%d\r\n" % count + b"".join(items)
 
 
 def total(numbers: list[int]) -> bytes:

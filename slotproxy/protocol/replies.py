@@ -16,6 +16,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from slotproxy.protocol.frames import FrameBuffer, ProtocolError, read_length
+from slotproxy.protocol.resp import NULL, NULL3, NULL_ARRAY
 
 _MAX_LINE: Final = 1_048_576  # a simple string, error or number longer than this is not Redis
 
@@ -137,6 +138,25 @@ class ReplyScanner(FrameBuffer):
 
 def _bad(buffer: bytes, pos: i64, what: str) -> str:
     return "Protocol error: bad reply " + what + " at " + ascii(buffer[pos : pos + 16])[1:]
+
+
+def is_null(reply: bytes) -> bool:
+    """Whether it is null, in either protocol."""
+    return reply in (NULL, NULL_ARRAY, NULL3)
+
+
+def aggregate(like: bytes, items: list[bytes]) -> bytes:
+    """An aggregate of the type that the frame `like` has; of a map `items` are names and values in turn."""
+    count = len(items) // 2 if like[:1] == b"%" else len(items)
+    return like[:1] + b"%d\r\n" % count + b"".join(items)
+
+
+def items_of(reply: bytes) -> list[bytes] | None:
+    """As `elements_of`; of a map its names and values in turn."""
+    if reply[:1] != b"%":
+        return elements_of(reply)
+    count, pos = read_length(reply, 1, len(reply))
+    return None if pos < 0 or count < 0 else elements_of(b"*%d\r\n" % (2 * count) + reply[pos:])
 
 
 def elements_of(reply: bytes) -> list[bytes] | None:

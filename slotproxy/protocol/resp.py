@@ -1,6 +1,7 @@
 """Frames that the proxy itself writes: replies to clients and commands to nodes.
 
-Only what slotproxy says on its own behalf is built here; what it forwards is never written anew.
+Only what slotproxy says on its own behalf is built here; what it forwards is never written anew. What differs between
+the protocols takes the client's: 2 or 3 (RESP specification, antirez/RESP3; words of networking.c, 7.0.15).
 """
 
 from typing import Final
@@ -9,7 +10,33 @@ OK: Final = b"+OK\r\n"
 PONG: Final = b"+PONG\r\n"
 NULL: Final = b"$-1\r\n"
 NULL_ARRAY: Final = b"*-1\r\n"
+NULL3: Final = b"_\r\n"
 EMPTY_ARRAY: Final = b"*0\r\n"
+
+
+def null(protocol: int) -> bytes:
+    """Null, in the place of a string."""
+    return NULL3 if protocol == 3 else NULL
+
+
+def null_array(protocol: int) -> bytes:
+    """Null, in the place of an array."""
+    return NULL3 if protocol == 3 else NULL_ARRAY
+
+
+def mapping(protocol: int, frames: list[bytes]) -> bytes:
+    """A map of names and values in turn; before RESP3 an array."""
+    return b"%%%d\r\n" % (len(frames) // 2) + b"".join(frames) if protocol == 3 else array(frames)
+
+
+def collection(protocol: int, frames: list[bytes]) -> bytes:
+    """A set; before RESP3 an array."""
+    return b"~%d\r\n" % len(frames) + b"".join(frames) if protocol == 3 else array(frames)
+
+
+def verbatim(protocol: int, text: bytes) -> bytes:
+    """Text to be shown as it is; before RESP3 a bulk string."""
+    return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text) if protocol == 3 else bulk(text)
 
 
 def simple(text: bytes) -> bytes:

@@ -69,7 +69,7 @@ class Dials:
     def supply_nowait(self, name: bytes, node: Node, asked: Asked) -> None:
         raise AssertionError("nothing was sent")
 
-    def ask_aside_nowait(self, request: Request, node: Node) -> None:
+    def ask_aside_nowait(self, request: Request, node: Node, protocol: int) -> None:
         raise AssertionError("nothing was sent")
 
     def read_table_nowait(self) -> None:

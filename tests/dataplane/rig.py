@@ -67,7 +67,7 @@ class ScriptedControl:
     def supply_nowait(self, name: bytes, node: Node, asked: Asked) -> None:
         self.supplies.append((name, node, asked))
 
-    def ask_aside_nowait(self, request: Request, node: Node) -> None:
+    def ask_aside_nowait(self, request: Request, node: Node, protocol: int) -> None:
         self.asides.append((request, node))
 
     def read_table_nowait(self) -> None:
@@ -218,6 +218,7 @@ class Rig:
                 link.drop()
         sock = node.connect()
         node.links[-1].memory.tracking = lane.key.tracking
+        node.links[-1].protocol = lane.key.protocol
         self.sockets.append(sock)
         self._ends[(node.name, node.last_id)] = sock
         self.plane.attach(lane, Transport(sock), Greeting(node.last_id, node.name, self.denied))

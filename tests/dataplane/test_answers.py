@@ -38,7 +38,8 @@ def shown(reply: Any) -> Any:
         ("EXEC", "-ERR EXEC without MULTI"),
         ("DISCARD", "-ERR DISCARD without MULTI"),
         ("UNWATCH", b"OK"),
-        ("HELLO 3", "-NOPROTO unsupported protocol version"),
+        ("HELLO 1", "-NOPROTO unsupported protocol version"),
+        ("HELLO 4", "-NOPROTO unsupported protocol version"),
         ("NOSUCH a", "-ERR unknown command 'NOSUCH', with args beginning with: 'a' "),
     ],
 )

@@ -13,7 +13,16 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from slotproxy.dataplane.clientlist import Described, flags_of, is_listed, is_meant, kind_of, line_of, list_frame
+from slotproxy.dataplane.clientlist import (
+    Described,
+    flags_of,
+    is_listed,
+    is_meant,
+    kind_of,
+    line_of,
+    lines_of,
+    not_tracking,
+)
 from slotproxy.demo.connection import pack
 from slotproxy.demo.guard import Guard
 from slotproxy.demo.polling import until
@@ -21,6 +30,7 @@ from slotproxy.demo.servers import server_version
 from slotproxy.protocol.clientfilters import (
     ClientRequest,
     DescribeMe,
+    DescribeTracking,
     KillClients,
     ListClients,
     SetReplyMode,
@@ -29,7 +39,7 @@ from slotproxy.protocol.clientfilters import (
     paused_as_write,
 )
 from slotproxy.protocol.commands import CommandTable
-from slotproxy.protocol.resp import OK, integer
+from slotproxy.protocol.resp import OK, bulk, integer
 from tests.integration.wire import Wire, dial
 from tests.servers import standalone_server
 
@@ -117,9 +127,11 @@ def execute(request: ClientRequest | bytes | None, clients: list[Described], me:
         chosen = [client for client in clients if is_listed(request, client)]
         if request.ids is not None:
             chosen = [by_id[id] for id in request.ids if id in by_id]
-        return list_frame(chosen), set()
+        return bulk(lines_of(chosen)), set()
     if isinstance(request, DescribeMe):
-        return list_frame([client for client in clients if client.id == me]), set()
+        return bulk(lines_of([client for client in clients if client.id == me])), set()
+    if isinstance(request, DescribeTracking):
+        return not_tracking(2), set()
     if isinstance(request, KillClients):
         meant = {client.id for client in clients if is_meant(request, client, me)}
         return request.reply(len(meant)), meant

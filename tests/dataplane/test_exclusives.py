@@ -8,6 +8,7 @@ from slotproxy.build import flavour
 from slotproxy.cluster.topology import NodeInfo, Topology
 from slotproxy.dataplane.exclusives import Exclusive, Exclusives, Holder
 from slotproxy.dataplane.lanes import Node
+from slotproxy.dataplane.nodestreams import StreamKey
 from tests.dataplane.asking import do
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig
@@ -49,10 +50,15 @@ def node_of(rig: Rig, node: ScriptedNode) -> Node:
     return rig.plane.router.territory.nodes[node.id]
 
 
+def key_of(rig: Rig, protocol: int = 2) -> StreamKey:
+    territory = rig.plane.router.territory
+    return territory.key_of(territory.lane_of(1, protocol))
+
+
 def lease(rig: Rig, node: ScriptedNode) -> tuple[Exclusive, Holding]:
     """A connection that is there."""
     holder = Holding()
-    assert pool_of(rig).lease(node_of(rig, node), holder)
+    assert pool_of(rig).lease(node_of(rig, node), key_of(rig), holder)
     rig.run()
     exclusive = holder.exclusive
     assert exclusive is not None and exclusive.ready
@@ -145,8 +151,8 @@ def test_beyond_the_bound_there_is_none(make_rig: MakeRig) -> None:
     a, b = rig.nodes
     exclusive, _ = lease(rig, a)
     lease(rig, b)
-    assert not pool_of(rig).lease(node_of(rig, a), Holding())
-    assert not pool_of(rig).lease(node_of(rig, b), Holding())
+    assert not pool_of(rig).lease(node_of(rig, a), key_of(rig), Holding())
+    assert not pool_of(rig).lease(node_of(rig, b), key_of(rig), Holding())
     assert pool_of(rig).total == 2
     pool_of(rig).release(exclusive)
     assert lease(rig, a)[0] is exclusive
@@ -168,8 +174,8 @@ def test_at_the_bound_an_idle_one_makes_room_for_another_nodes(make_rig: MakeRig
 def test_those_that_are_being_made_count_too(make_rig: MakeRig) -> None:
     rig = make_rig(2, max_exclusive=1)
     rig.dialling = False
-    assert pool_of(rig).lease(node_of(rig, rig.nodes[0]), Holding())
-    assert not pool_of(rig).lease(node_of(rig, rig.nodes[0]), Holding())
+    assert pool_of(rig).lease(node_of(rig, rig.nodes[0]), key_of(rig), Holding())
+    assert not pool_of(rig).lease(node_of(rig, rig.nodes[0]), key_of(rig), Holding())
 
 
 def test_they_are_handed_out_in_the_order_in_which_they_were_asked_for(make_rig: MakeRig) -> None:
@@ -178,7 +184,7 @@ def test_they_are_handed_out_in_the_order_in_which_they_were_asked_for(make_rig:
     rig.dialling = False
     holders = [Holding() for _ in range(4)]
     for holder in holders:
-        pool_of(rig).lease(node_of(rig, a), holder)
+        pool_of(rig).lease(node_of(rig, a), key_of(rig), holder)
     pool_of(rig).cancel(holders[1])
     for expected in ([0], [0, 2], [0, 2, 3]):
         rig.connect_lane(rig.control.dials.pop())  # the one that was asked for last is there first
@@ -190,7 +196,7 @@ def test_a_node_that_cannot_be_dialled_gives_its_place_back_and_is_not_dialled_o
     a, _ = rig.nodes
     rig.dialling = False
     holder = Holding()
-    assert pool_of(rig).lease(node_of(rig, a), holder)
+    assert pool_of(rig).lease(node_of(rig, a), key_of(rig), holder)
     exclusive = being_made(rig)
     rig.refuse_dials("connection refused")
     assert holder.told == ["not leased: connection refused"]
@@ -206,7 +212,7 @@ def test_one_that_comes_when_its_holder_has_gone_is_kept_for_the_next(make_rig: 
     a, _ = rig.nodes
     rig.dialling = False
     holder = Holding()
-    assert pool_of(rig).lease(node_of(rig, a), holder)
+    assert pool_of(rig).lease(node_of(rig, a), key_of(rig), holder)
     exclusive = being_made(rig)
     pool_of(rig).cancel(holder)
     rig.dialling = True
@@ -220,7 +226,7 @@ def test_one_that_is_finished_while_it_is_made_is_closed_when_it_comes(make_rig:
     a, _ = rig.nodes
     rig.dialling = False
     holder = Holding()
-    assert pool_of(rig).lease(node_of(rig, a), holder)
+    assert pool_of(rig).lease(node_of(rig, a), key_of(rig), holder)
     exclusive = being_made(rig)
     pool_of(rig).cancel(holder)
     exclusive.finish("its client has left")

@@ -1,0 +1,144 @@
+"""RESP2 and RESP3 clients on one port: each on connections of its kind; a change has its place among the commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.dataplane.asking import blocked_at, do, send_at_once, send_block
+from tests.dataplane.conftest import MakeRig
+from tests.dataplane.rig import Rig, ScriptedClient
+from tests.dataplane.test_lanes import without
+
+NULL3 = b"_\r\n"
+
+
+def resp3_client(rig: Rig) -> ScriptedClient:
+    client = rig.client()
+    client.send("HELLO", 3)
+    rig.run()
+    greeting = client.replies.pop()
+    assert isinstance(greeting, dict) and greeting[b"proto"] == 3
+    client.raw = b""
+    return client
+
+
+def connected(rig: Rig) -> list[list[int]]:
+    """Of each node the RESP versions of the lanes that are connected, without the one that hears of changed keys."""
+    return [
+        [lane.key.protocol for lane in node.lanes if lane.ready and not lane.key.tracking]
+        for node in rig.plane.router.territory.nodes.values()
+    ]
+
+
+def test_clients_of_different_protocols_share_no_connection(make_rig: MakeRig) -> None:
+    rig = make_rig(lanes=2)
+    a, _ = rig.nodes
+    clients = [rig.client(), rig.client(), resp3_client(rig), resp3_client(rig)]
+    for client in clients:
+        client.send("INCR", "{f}")
+        client.send("GET", "none{f}")
+        rig.run()
+    assert [client.replies for client in clients] == [[1, None], [2, None], [3, None], [4, None]]
+    links = [rig.link_used_by(client, a) for client in clients]
+    assert len(set(links)) == 4
+    assert [link.protocol for link in links] == [2, 2, 3, 3]
+    assert clients[0].raw.endswith(b"$-1\r\n") and clients[3].raw.endswith(NULL3)
+
+
+def test_connections_for_resp3_are_made_for_the_first_client_that_speaks_it(make_rig: MakeRig) -> None:
+    rig = make_rig(3)
+    assert connected(rig) == [[2], [2], [2]]
+    resp3_client(rig)
+    rig.run()
+    assert connected(rig) == [[2, 3], [2, 3], [2, 3]]
+    topology = rig.nodes[0].topology()
+    rig.refresh(topology=without(rig, "C", "A"))
+    rig.run()
+    assert connected(rig) == [[2, 3], [2, 3]]
+    rig.refresh(topology=topology)
+    rig.run()
+    assert connected(rig) == [[2, 3], [2, 3], [2, 3]]  # those of a primary that has just joined, too
+
+
+def test_what_concerns_all_nodes_waits_for_the_first_connections(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.dialling = False
+    client = rig.client()
+    send_at_once(client, "HELLO 3", "DBSIZE", "GET {f}")
+    rig.run()
+    assert len(client.replies) == 1
+    rig.dialling = True
+    rig.run()
+    assert client.replies[1:] == [0, None]
+
+
+def test_hello_waits_for_what_is_in_flight_and_is_waited_for(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    client = rig.client()
+    a.stopped = True
+    send_at_once(client, "GET none{f}", "HELLO 3", "GET none{f}", "HELLO 2", "GET none{f}")
+    rig.run()
+    assert client.replies == []
+    lanes = [lane for node in rig.plane.router.territory.nodes.values() for lane in node.lanes]
+    (request,) = [request for lane in lanes for request in lane.fifo.all()]
+    assert request.command.name == "get"
+    a.stopped = False
+    rig.run()
+    first, rest = client.raw.split(b"%7\r\n")
+    assert first == b"$-1\r\n"
+    assert rest.split(b"*0\r\n")[1].startswith(NULL3 + b"*14\r\n")
+    assert rest.endswith(b"*0\r\n$-1\r\n")
+
+
+def test_reset_goes_back_to_resp2(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = resp3_client(rig)
+    send_at_once(client, "RESET", "CLIENT GETNAME", "GET none{f}")
+    rig.run()
+    assert client.raw == b"+RESET\r\n$-1\r\n$-1\r\n"
+
+
+def test_a_transaction_is_in_one_protocol(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = resp3_client(rig)
+    send_block(client, "HELLO 2", "GET none{f}", "HELLO 3", "HELLO")
+    rig.run()
+    refused, nothing, same, also = client.replies[-1]
+    assert "HELLO with another protocol inside a transaction is refused" in str(refused)
+    assert nothing is None
+    assert same[b"proto"] == also[b"proto"] == 3
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_nothing_is_the_null_of_the_clients_protocol(make_rig: MakeRig, protocol: int) -> None:
+    """EXEC of a watched key that was touched; timeouts at the node and in the proxy."""
+    rig = make_rig()
+    client = resp3_client(rig) if protocol == 3 else rig.client()
+    client.send("WATCH", "{f}")
+    rig.run()
+    do(rig, "SET", "{f}", "1")
+    send_block(client, "INCR {f}")
+    send_at_once(client, "BLPOP q{f} 0.1", "BLPOP q{f} q{a} 0.1", "CLIENT GETNAME")
+    rig.advance(3, step=0.1)
+    array, string = (NULL3, NULL3) if protocol == 3 else (b"*-1\r\n", b"$-1\r\n")
+    assert client.raw == b"+OK\r\n+OK\r\n+QUEUED\r\n" + 3 * array + string
+    assert rig.left_over() == []
+
+
+def test_a_leased_connection_is_lent_to_clients_of_its_protocol_only(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    older = blocked_at(rig, a)
+    do(rig, "LPUSH", "q{f}", "x")
+    assert older.replies == [[b"q{f}", b"x"]]
+    (idle,) = rig.exclusive_links(a)
+    newer = resp3_client(rig)
+    newer.send("BLPOP", "q{f}", 0)
+    rig.run()
+    assert {link.protocol for link in rig.exclusive_links(a)} == {2, 3}
+    again = rig.client()
+    again.send("BLPOP", "q{f}", 0)
+    rig.run()
+    assert len(rig.exclusive_links(a)) == 2
+    assert idle.memory.waits is not None
