@@ -110,8 +110,15 @@ def sides_by_slot(running_cluster: EmbeddedCluster) -> Iterator[Sides]:
         yield both
 
 
+@pytest.fixture(scope="module")
+def sides_in_resp3(running_cluster: EmbeddedCluster) -> Iterator[Sides]:
+    """The same as `sides`; the clients speak RESP3."""
+    with _both(running_cluster, per_slot=False, protocol=3) as both:
+        yield both
+
+
 @contextmanager
-def _both(cluster: EmbeddedCluster, per_slot: bool) -> Iterator[Sides]:
+def _both(cluster: EmbeddedCluster, per_slot: bool, protocol: int = 2) -> Iterator[Sides]:
     async def reset() -> None:
         await cluster.reset()
         cluster.disconnect()
@@ -119,7 +126,7 @@ def _both(cluster: EmbeddedCluster, per_slot: bool) -> Iterator[Sides]:
     trio.run(reset)
     guard = Guard("slotproxy-test-")
     try:
-        with sides_of(cluster, guard, per_slot=per_slot) as both:
+        with sides_of(cluster, guard, per_slot=per_slot, protocol=protocol) as both:
             yield both
     finally:
         guard.close()

@@ -30,9 +30,9 @@ _INTERVAL: Final = 0.005
 class Party:
     """One client on one side."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, protocol: int) -> None:
         self.asked: deque[Words] = deque()  # not answered yet
-        self._client = Client(port)
+        self._client = Client(port, protocol)
         self._client.send([(b"CLIENT", b"ID")])
         self.id = self._client.frame()[1:-2]
 
@@ -67,7 +67,7 @@ class Side:
 
     def __init__(self, observer: Peer, who: Sequence[bytes]) -> None:
         self.observer = observer
-        self.parties = {letter: Party(observer.port) for letter in who}
+        self.parties = {letter: Party(observer.port, observer.protocol) for letter in who}
 
     def do(self, who: bytes, words: Words) -> None:
         if words == _LEAVES:

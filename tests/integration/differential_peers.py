@@ -26,11 +26,15 @@ _MARK_REPLY: Final = b"$%d\r\n%b\r\n" % (len(_MARK), _MARK)
 
 
 class Client:
-    """One connection."""
+    """One connection that speaks `protocol`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, protocol: int) -> None:
         self._socket = socket.create_connection((HOST, port), timeout=PATIENCE)
         self._scanner = ReplyScanner()
+        if protocol != 2:
+            self.send([(b"HELLO", b"%d" % protocol)])
+            greeting = self.frame()
+            assert greeting[:1] == b"%", greeting
 
     def send(self, requests: Sequence[Words]) -> None:
         """In one piece. That the other side has gone shows at the next `frame`."""
@@ -61,8 +65,9 @@ class Client:
 class Peer:
     """A client on one side, reconnecting when it was hung up on."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, protocol: int = 2) -> None:
         self.port = port
+        self.protocol = protocol
         self._client: Client | None = None
 
     def replies(self, requests: Sequence[Words], *, inside: bool = False) -> list[bytes]:
@@ -72,7 +77,7 @@ class Peer:
         one reply is awaited to each.
         """
         if self._client is None:
-            self._client = Client(self.port)
+            self._client = Client(self.port, self.protocol)
         self._client.send(requests if inside else [*requests, (b"ECHO", _MARK)])
         found: list[bytes] = []
         while not inside or len(found) < len(requests):
@@ -97,5 +102,6 @@ def shown(words: Words) -> str:
 
 
 def content(bulk: bytes) -> bytes:
-    """What a bulk string holds."""
-    return bulk.split(b"\r\n", 1)[1][:-2]
+    """What a bulk or verbatim string holds."""
+    head, _, held = bulk.partition(b"\r\n")
+    return held[:-2].removeprefix(b"txt:") if head[:1] == b"=" else held[:-2]

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from slotproxy.protocol.blocking import read_wait
 from slotproxy.protocol.commands import CommandTable, KeysError
-from slotproxy.protocol.replies import elements_of
+from slotproxy.protocol.replies import items_of
 from slotproxy.protocol.slots import key_slot
 from slotproxy.protocol.splitting import SPLITTABLE
 from slotproxy.protocol.treatments import NODES, PRIMARIES, treatment_of
@@ -35,8 +35,8 @@ Compare = Callable[[bytes, bytes], bool]
 
 
 def tree(frame: bytes) -> Tree:
-    """A reply as nested lists of frames."""
-    elements = elements_of(frame)
+    """A reply as nested lists of frames; a map as its names and values in turn."""
+    elements = items_of(frame)
     return frame if elements is None else [tree(element) for element in elements]
 
 
@@ -49,7 +49,7 @@ def same(expected: bytes, said: bytes) -> bool:
 
 def in_any_order(expected: bytes, said: bytes) -> bool:
     """Equal once every array, at any depth, is sorted."""
-    return _sorted(tree(expected)) == _sorted(tree(said))
+    return expected[:1] == said[:1] and _sorted(tree(expected)) == _sorted(tree(said))
 
 
 def pairs_in_any_order(expected: bytes, said: bytes) -> bool:
@@ -98,9 +98,10 @@ def same_fields(expected: bytes, said: bytes) -> bool:
 
 def same_names(expected: bytes, said: bytes) -> bool:
     """Texts of `name=value` or `name:value`: every name of the server's, in its order; ours may have more lines."""
-    if expected[:1] != b"$" or said[:1] != b"$":
+    if expected[:1] not in (b"$", b"=") or said[:1] != expected[:1]:
         return expected == said
-    names = [re.findall(rb"(?:^|[ \r\n])(# \w+|[\w.-]+(?=[=:]))", text) for text in (expected, said)]
+    texts = [frame.replace(b"\r\ntxt:", b"\r\n", 1) for frame in (expected, said)]
+    names = [re.findall(rb"(?:^|[ \r\n])(# \w+|[\w.-]+(?=[=:]))", text) for text in texts]
     rest = iter(dict.fromkeys(names[1]))
     return all(name in rest for name in dict.fromkeys(names[0]) if not name.startswith(_COUNTED))
 
@@ -150,7 +151,7 @@ def _close(expected: Tree, said: Tree, difference: int) -> bool:
 def _shape(value: Tree) -> list[object]:
     if isinstance(value, list):
         return ["array", *map(_shape, value)]
-    return [value if value[:1] == b"-" or value[1:3] == b"-1" else value[:1]]
+    return [value if value[:1] in (b"-", b"_") or value[1:3] == b"-1" else value[:1]]
 
 
 def _asks_other_keys(words: tuple[bytes, ...]) -> bool:
@@ -234,15 +235,22 @@ class Own(NamedTuple):
 class Rules:
     """The rules for servers of one version; `moving`: also those for slots that move.
 
-    `per_slot`: slotproxy runs transactions over several slots, slot by slot.
+    `per_slot`: slotproxy runs transactions over several slots, slot by slot. `protocol`: the clients' RESP version.
     """
 
     def __init__(
-        self, table: CommandTable, version: tuple[int, ...], *, moving: bool = False, per_slot: bool = False
+        self,
+        table: CommandTable,
+        version: tuple[int, ...],
+        *,
+        moving: bool = False,
+        per_slot: bool = False,
+        protocol: int = 2,
     ) -> None:
         self.table = table
         self.per_slot = per_slot
         self._version = version
+        self._other_protocol = b"2" if protocol == 3 else b"3"
         self._by_name: dict[str, Compare] = {}
         for command in table.commands():
             if "nondeterministic_output_order" in command.tips:
@@ -295,6 +303,8 @@ class Rules:
             return Own(re.compile(rb"-(ERR|NOPERM) slotproxy: .*\r\n"), at_once=True)
         if inside and call.name in NOT_INSIDE:
             return Own(re.compile(rb"-ERR slotproxy: .* inside a transaction is refused.*\r\n"), at_once=True)
+        if inside and name == "hello" and words[1:2] == (self._other_protocol,):
+            return Own(re.compile(rb"-ERR slotproxy: HELLO with another protocol inside a transaction .*\r\n"))
         if inside and call.name == "client" and self._version < (7,):
             return Own(re.compile(rb"-ERR unknown subcommand .*\r\n"), at_once=True)
         if call.name == "watch":

@@ -62,7 +62,8 @@ class Sides:
     """Both sides and how to compare them.
 
     `other`: slotproxy's port, or that of another plain server (`twin`), which shows that the comparison is right.
-    `nodes`: where the other side's data is. `per_slot`: slotproxy runs transactions slot by slot.
+    `nodes`: where the other side's data is. `per_slot`: slotproxy runs transactions slot by slot. `protocol`: the
+    clients' RESP version.
     """
 
     def __init__(
@@ -74,15 +75,19 @@ class Sides:
         *,
         per_slot: bool = False,
         twin: bool = False,
+        protocol: int = 2,
     ) -> None:
         self.version = version
-        self.plain, self.other = Peer(plain), Peer(other)
+        self.plain, self.other = Peer(plain, protocol), Peer(other, protocol)
         self.direct = [Peer(port) for port in (plain, *nodes)]
         self._twin = twin
         self._blocks = Blocks()
         table = _table_of(plain)
-        self.rules = Rules(table, version, per_slot=per_slot)
-        self._rules = {False: self.rules, True: Rules(table, version, moving=True, per_slot=per_slot)}
+        self._rules = {
+            moving: Rules(table, version, moving=moving, per_slot=per_slot, protocol=protocol)
+            for moving in (False, True)
+        }
+        self.rules = self._rules[False]
         self._still = threading.Lock()  # held while a slot moves
         self._mover: Mover | None = None
 
@@ -249,7 +254,9 @@ def _table_of(port: int) -> CommandTable:
 
 
 @contextmanager
-def sides_of(cluster: EmbeddedCluster, guard: Guard, *, per_slot: bool = False) -> Iterator[Sides]:
+def sides_of(
+    cluster: EmbeddedCluster, guard: Guard, *, per_slot: bool = False, protocol: int = 2
+) -> Iterator[Sides]:
     """A plain server of the cluster's version and a proxy in front of the cluster, for as long as the block runs."""
     flags = ("--cross-slot-transactions", "per-slot") if per_slot else ()
     proxy = ProxyProcess(cluster.seeds, guard=guard, flags=flags)
@@ -257,7 +264,8 @@ def sides_of(cluster: EmbeddedCluster, guard: Guard, *, per_slot: bool = False) 
         try:
             trio.run(proxy.start)
             nodes = [node.port for node in cluster.nodes]
-            sides = Sides(plain, proxy.port, nodes, server_version(cluster.server), per_slot=per_slot)
+            version = server_version(cluster.server)
+            sides = Sides(plain, proxy.port, nodes, version, per_slot=per_slot, protocol=protocol)
             sides.tick_fast()
             yield sides
             sides.close()
