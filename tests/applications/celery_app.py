@@ -22,10 +22,12 @@ configuration = {
     "worker_enable_remote_control": False,
     # A chord's script has six keys.
     "result_backend_transport_options": {"global_keyprefix": "{celery}"},
-    "broker_transport_options": {"global_keyprefix": PREFIX} if PREFIX else {},
+    # redis-py 8 gives up a command after five seconds and sends it again; the result backend has two minutes.
+    "broker_transport_options": {"socket_timeout": 60} | ({"global_keyprefix": PREFIX} if PREFIX else {}),
 }
+URL = os.environ["APPLICATION_URL"].partition("?")[0]  # kombu takes no options in it
 
-app = Celery("shop", broker=os.environ["APPLICATION_URL"], backend=os.environ["APPLICATION_URL"])
+app = Celery("shop", broker=URL, backend=URL)
 app.conf.update(
     task_default_queue="fast",
     # One message is taken at a time, so the order of the pops is the order of the priorities.

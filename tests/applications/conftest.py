@@ -28,28 +28,25 @@ StageFactory = Callable[..., Awaitable[Stage]]
 @pytest.fixture
 async def alone(redis_server: str, guard: Guard) -> AsyncIterator[Stage]:
     """One plain server that refuses subscriptions: what works here is what is asked of the proxy."""
-    socket = guard.folder / "server.sock"
-    with standalone_server(redis_server, guard, "--unixsocket", str(socket)) as port:
+    with standalone_server(redis_server, guard) as port:
         async with await connect("127.0.0.1", port) as connection:
             await connection.command("ACL", "SETUSER", "default", "on", "nopass", "~*", "&*", "+@all", *REFUSED)
-        yield Stage(port, socket)
+        yield Stage(port)
 
 
 async def behind(
-    kind: type[ClusterStage], cluster: EmbeddedCluster, proxy: ProxyFactory, guard: Guard, flags: tuple[str, ...]
+    kind: type[ClusterStage], cluster: EmbeddedCluster, proxy: ProxyFactory, flags: tuple[str, ...]
 ) -> ClusterStage:
-    socket = guard.folder / "proxy.sock"
-    front = await proxy("--listen", f"unix:{socket}", *flags, cluster=cluster)
-    return kind(cluster, front, socket)
+    return kind(cluster, await proxy(*flags, cluster=cluster))
 
 
 @pytest.fixture
-async def moving(cluster: EmbeddedCluster, proxy: ProxyFactory, guard: Guard) -> AsyncIterator[StageFactory]:
+async def moving(cluster: EmbeddedCluster, proxy: ProxyFactory) -> AsyncIterator[StageFactory]:
     """Slots move meanwhile."""
     stages: list[ClusterStage] = []
 
     async def make(*flags: str) -> Stage:
-        stages.append(await behind(MovingStage, cluster, proxy, guard, flags))
+        stages.append(await behind(MovingStage, cluster, proxy, flags))
         return stages[-1]
 
     yield make
@@ -83,12 +80,12 @@ async def replicated(running_replicated_cluster: EmbeddedCluster) -> AsyncIterat
 
 
 @pytest.fixture
-async def failing_over(replicated: EmbeddedCluster, proxy: ProxyFactory, guard: Guard) -> AsyncIterator[StageFactory]:
+async def failing_over(replicated: EmbeddedCluster, proxy: ProxyFactory) -> AsyncIterator[StageFactory]:
     """Replicas take over meanwhile, as planned."""
     stages: list[ClusterStage] = []
 
     async def make(*flags: str) -> Stage:
-        stages.append(await behind(FailoverStage, replicated, proxy, guard, flags))
+        stages.append(await behind(FailoverStage, replicated, proxy, flags))
         return stages[-1]
 
     yield make

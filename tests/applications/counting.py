@@ -14,7 +14,7 @@ from redis import Redis
 
 @functools.cache
 def _redis() -> Any:
-    return Redis.from_url(os.environ["COUNTERS_URL"])
+    return Redis.from_url(os.environ["APPLICATION_URL"])
 
 
 def count(name: str) -> int:

@@ -86,7 +86,6 @@ class Application:
     worker: tuple[str, ...]
     keys: tuple[str, ...]
     stop: signal.Signals = signal.SIGTERM
-    over_socket: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,7 @@ def said(programs: Sequence[Program]) -> str:
 
 async def run(application: Application, stage: Stage, guard: Guard, environ: Mapping[str, str]) -> Outcome:
     """Work is asked for, then a worker starts, then the stage does what it does, until all is done."""
-    url = stage.socket_url if application.over_socket else stage.url
-    environ = {"APPLICATION_URL": url, "COUNTERS_URL": stage.url, **environ}
+    environ = {"APPLICATION_URL": stage.url, **environ}
     programs = [Program("client", ["tests.applications.client", application.module], environ, guard)]
     client = programs[0]
 
@@ -120,7 +118,7 @@ async def run(application: Application, stage: Stage, guard: Guard, environ: Map
     try:
         with trio.fail_after(2 * WITHIN):
             await answered(1)
-            words = [url if word == "URL" else word for word in application.worker]
+            words = [stage.url if word == "URL" else word for word in application.worker]
             programs.append(worker := Program("worker", words, environ, guard))
             await stage.happen(application.keys, answered)
             client.end_input()

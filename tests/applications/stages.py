@@ -10,9 +10,7 @@ import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
 
 import trio
 
@@ -46,12 +44,11 @@ class State:
 
 
 class Stage:
-    """`port` and `socket` serve the same Redis. The nodes themselves are asked what is in it."""
+    """`port` serves a Redis. The nodes themselves are asked what is in it."""
 
-    def __init__(self, port: int, socket: Path) -> None:
-        # RESP3 is not served yet. redis-py 8 gives up a command after five seconds and sends it again.
-        self.url = f"redis://127.0.0.1:{port}/0?protocol=2&socket_timeout=60"
-        self.socket_url = f"redis+socket://{quote(str(socket))}?virtual_host=0&protocol=2"
+    def __init__(self, port: int) -> None:
+        # redis-py 8 gives up a command after five seconds and sends it again.
+        self.url = f"redis://127.0.0.1:{port}/0?socket_timeout=60"
         self.port = port
 
     async def happen(self, keys: Sequence[str], answered: Answered) -> None:
@@ -90,8 +87,8 @@ async def keys_at(node: Commanded) -> list[str]:
 class ClusterStage(Stage):
     """Behind a proxy."""
 
-    def __init__(self, cluster: EmbeddedCluster, front: ProxyProcess, socket: Path) -> None:
-        super().__init__(front.port, socket)
+    def __init__(self, cluster: EmbeddedCluster, front: ProxyProcess) -> None:
+        super().__init__(front.port)
         self.cluster = cluster
         self.front = front
 

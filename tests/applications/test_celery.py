@@ -40,7 +40,6 @@ class Way:
                 *("--without-gossip", "--without-mingle"),
             ),
             keys=(*keys, f"{prefix}unacked", f"{prefix}unacked_index", "{celery}"),
-            over_socket=True,
         )
 
 

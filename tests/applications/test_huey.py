@@ -1,6 +1,6 @@
 """Huey runs unchanged through the proxy: every task once, results right, by priority, a chord joined once.
 
-Each of its commands has one key, so it needs no flag and no setting but RESP2.
+Each of its commands has one key, so it needs no flag and no setting.
 """
 
 from __future__ import annotations
