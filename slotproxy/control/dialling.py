@@ -45,7 +45,7 @@ async def open_stream(
         address = address_map.apply((stream.node.info.host, stream.node.info.port))
         try:
             with trio.fail_after(connect_timeout):
-                connection = await connect(address, identities[stream.key.identity])
+                connection = await connect(address, identities[stream.key.identity.name])
                 greeting = await _greet(connection, stream)
         except (NodeUnavailable, trio.TooSlowError) as problem:
             why = str(problem) if isinstance(problem, NodeUnavailable) else f"no answer within {connect_timeout:g} s"
@@ -82,11 +82,12 @@ async def _greet(connection: NodeConnection, stream: NodeStream) -> Greeting:
             raise NodeUnavailable(f"the node wants a login (--cluster-password-file): {client_id}")
         _log.warning("node %s denies CLIENT ID, no fence for lost connections: %s", node, client_id)
         client_id = 0
-    elif stream.fence and not run:
+    elif stream.fences and not run:
         # Without the run_id the number may by now be another connection's: ids start anew with each server process.
         _log.warning("node %s denies INFO: a lost connection is not fenced", node)
-    elif stream.fence and run == stream.server_run:
-        (killed,) = await connection.commands(("CLIENT", "KILL", "ID", stream.fence))
+    fences = dict(stream.fences)
+    lost = [id for id, server_run in fences.items() if client_id and run and server_run == run]
+    for killed in await connection.commands(*[("CLIENT", "KILL", "ID", id) for id in lost]):
         if isinstance(killed, ErrorReply):
             _log.warning("node %s denies CLIENT KILL: a lost connection is not fenced: %s", node, killed)
     denied = await _denied(connection, stream)
@@ -100,7 +101,7 @@ async def _greet(connection: NodeConnection, stream: NodeStream) -> Greeting:
         if isinstance(reply, ErrorReply):
             connection.close()
             raise NodeUnavailable(f"the node does not tell of changed keys (CLIENT TRACKING): {reply}")
-    return Greeting(int(client_id), run, denied)
+    return Greeting(int(client_id), run, denied, list(fences))
 
 
 async def _denied(connection: NodeConnection, stream: NodeStream) -> bytes:
@@ -111,7 +112,7 @@ async def _denied(connection: NodeConnection, stream: NodeStream) -> bytes:
     opened, _ = await connection.commands(("MULTI",), ("DISCARD",))
     if not isinstance(opened, ErrorReply) or not str(opened).startswith("NOPERM"):
         return b""
-    if not stream.key.denied:
+    if not stream.key.identity.denied:
         _log.warning("node %s denies transactions: %s", stream.node.name, opened)
     return f"-{opened}\r\n".encode()
 

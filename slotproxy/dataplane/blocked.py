@@ -260,7 +260,7 @@ class Blocked(Seeker):
         if self.command.repeatable or not whole:
             self._elsewhere(_RETRY)
             return
-        plane.kill(exclusive, self.client)  # it may wait there still, for an element that would be lost
+        plane.fencing.forget(exclusive, self.client.lane)  # it may wait there still, for an element that would be lost
         plane.counters.in_doubt += 1
         self._finish(errors.in_doubt(self.command, exclusive.node.name, why), False)
 

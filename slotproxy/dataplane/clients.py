@@ -157,6 +157,15 @@ class Client(Turns):
             self.take_other(scanner.buffer[scanner.start : scanner.end])
         return True
 
+    def speak(self, protocol: int) -> None:
+        """Speak this version of RESP from now on, on the lanes that do; nothing of the client may be in flight."""
+        if protocol != self.protocol:
+            left = self.lane
+            self.protocol = protocol
+            self.lane = self.plane.router.territory.lane_of(self.id, protocol)
+            self.plane.fencing.pass_on(left, self.lane)
+            self.watching.give_up()
+
     # Out
 
     def answer(self, frame: bytes) -> None:

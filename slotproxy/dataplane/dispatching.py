@@ -201,7 +201,7 @@ def _transact(client: "Client", plane: "Plane", called: Command, arguments: list
         else:
             client.answer(_NESTED if called.name == "multi" else _WATCH_INSIDE)
     elif called.name == "multi":
-        denied = client.key.denied
+        denied = client.key.identity.denied
         if not denied:
             client.transaction = Transaction()
         client.answer(denied or OK)

@@ -234,7 +234,7 @@ class Execution(Holder):
         if group is None or not whole:
             self._was_touched(group)
         else:
-            self._plane.kill(exclusive, self._client)
+            self._plane.fencing.forget(exclusive, self._client.lane)
             self._plane.counters.in_doubt += 1
             self._end_group(group, errors.in_doubt(self._command, exclusive.node.name, why))
         self._next_watched()

@@ -38,6 +38,7 @@ class Lane(NodeStream):
         super().__init__(reactor, counters, node, key)
         self.fifo: RequestQueue = RequestQueue()
         self.waiters: dict[Flow, None] = {}
+        self.killing: dict[int, str] = {}  # of `fences`, those that the node has been told to kill on this lane
         self._router: Final = router
 
     def on_attached(self) -> None:

@@ -22,27 +22,35 @@ _RECEIVE: Final = 32_768  # 128 KiB and more make malloc map and unmap memory at
 _RECEIVE_LARGE: Final = 1_048_576
 
 
-class StreamKey:
-    """What a connection speaks and as whom. Clients that differ in either never share a connection.
+class Identity:
+    """As whom connections log in. `name` names the credentials that the dialler has; "": the proxy's own.
 
     `denied`: the error that a node gives this identity for MULTI; b"" while it may use it, or nobody knows.
     """
 
-    def __init__(self, protocol: int, identity: str, tracking: bool = False) -> None:
-        self.protocol: Final = protocol  # RESP version
-        self.identity: Final = identity  # names the credentials that the dialler logs in with; "": the proxy's own
-        self.tracking: Final = tracking  # CLIENT TRACKING is on: the node tells when a key that was read here changes
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
         self.denied: bytes = b""
+
+
+class StreamKey:
+    """What a connection speaks and as whom. Clients that differ in either never share a connection."""
+
+    def __init__(self, protocol: int, identity: Identity, tracking: bool = False) -> None:
+        self.protocol: Final = protocol  # RESP version
+        self.identity: Final = identity
+        self.tracking: Final = tracking  # CLIENT TRACKING is on: the node tells when a key that was read here changes
 
 
 class Greeting:
     """What a node told the dialler about a new connection.
 
     `client_id`: its CLIENT ID, 0: unknown. `server_run`: run_id of the server process that gave it: ids start anew with
-    each. `denied`: as in `StreamKey`.
+    each. `denied`: as in `Identity`. `fenced`: of the connections in `fences`, those that have been killed.
     """
 
-    def __init__(self, client_id: int, server_run: str, denied: bytes = b"") -> None:
+    def __init__(self, client_id: int, server_run: str, denied: bytes, fenced: list[int]) -> None:
+        self.fenced: Final = fenced
         self.client_id: Final = client_id
         self.server_run: Final = server_run
         self.denied: Final = denied
@@ -60,7 +68,8 @@ class NodeStream(Stream):
         self.dialling: bool = False
         self.client_id: int = 0  # CLIENT ID of this connection; 0: none yet, or unknown
         self.server_run: str = ""  # of the server process that gave it
-        self.fence: int = 0  # CLIENT ID of a lost connection whose commands may still run
+        # CLIENT IDs of lost connections whose commands may still run, and the server process that gave each.
+        self.fences: dict[int, str] = {}
         self.why: str = "not connected yet"
         self.counters: Final = counters
         self._scanner: ReplyScanner = ReplyScanner()
@@ -70,8 +79,9 @@ class NodeStream(Stream):
         self._scanner = ReplyScanner()
         self.client_id = greeting.client_id
         self.server_run = greeting.server_run
-        self.key.denied = greeting.denied
-        self.fence = 0
+        self.key.identity.denied = greeting.denied
+        for id in greeting.fenced:
+            self.fences.pop(id, None)
         self.dialling = False
         self.ready = True
         self.open(transport)
@@ -127,6 +137,6 @@ class NodeStream(Stream):
         self.ready = False
         self.why = why
         if self.client_id:
-            self.fence = self.client_id
+            self.fences[self.client_id] = self.server_run
             self.client_id = 0
         self.shut()

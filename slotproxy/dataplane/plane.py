@@ -21,6 +21,7 @@ from slotproxy.dataplane.clients import Client
 from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.exclusives import Exclusive, Exclusives
+from slotproxy.dataplane.fencing import Fencing
 from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.nodestreams import Greeting, NodeStream
 from slotproxy.dataplane.pausing import Pause
@@ -111,6 +112,8 @@ class Plane(TickListener):
         self.exclusives: Final = Exclusives(self.reactor, self.counters, control, limits.max_exclusive)
         self.arrivals: Final = Arrivals(self, self.router.territory.tracking_lane)
         self.router.arrivals = self.arrivals
+        self.fencing: Final = Fencing(self)
+        self.router.fencing = self.fencing
         self.on_entry: Callable[[], None] | None = None
         self._on_finished: Callable[[], None] | None = None
         self._last_client: int = 0
@@ -210,26 +213,20 @@ class Plane(TickListener):
         return len(self.clients)
 
     def unblock(self, exclusive: Exclusive, client: Sender, taker: Solitary, how: bytes = b"ERROR") -> bool:
-        """Have the node end what blocks on a connection; `taker` is told the reply (index -1). False: nobody can."""
-        return self._tell(exclusive, exclusive.client_id, client, b"UNBLOCK", [how], taker)
+        """Have the node end what blocks on a connection; `taker` is told the reply (index -1). False: nobody can.
 
-    def kill(self, exclusive: Exclusive, client: Sender) -> None:
-        """Have the node forget a lost connection before it runs anything newer of the client (the fence)."""
-        self._tell(exclusive, exclusive.fence, client, b"KILL", [], Solitary())
-
-    def _tell(
-        self, exclusive: Exclusive, id: int, client: Sender, what: bytes, how: list[bytes], taker: Solitary
-    ) -> bool:
-        """Once, on the lane of the client; not when the node is another process by now: ids start anew with each."""
-        lane = exclusive.node.lanes[client.lane]
+        Not when the node is another process by now: ids start anew with each.
+        """
         run = exclusive.server_run
-        if not lane.ready or not id or (run != "" and lane.server_run != run):
-            return False
-        words = [b"CLIENT", what, *([b"ID"] if what == b"KILL" else []), b"%d" % id, *how]
-        arrivals = self.arrivals
-        asked = Asked(self, arrivals.owner, taker, -1, patient=False)
-        lane.enqueue(Request(arrivals, arrivals.exists, SLOTS, packed(words), self.reactor.now, False, asked))
-        return True
+        lanes = exclusive.node.lanes
+        for lane in [lanes[client.lane], *lanes]:
+            if lane.ready and exclusive.client_id and (run == "" or lane.server_run == run):
+                arrivals = self.arrivals
+                asked = Asked(self, arrivals.owner, taker, -1, patient=False)
+                raw = packed([b"CLIENT", b"UNBLOCK", b"%d" % exclusive.client_id, how])
+                lane.enqueue(Request(arrivals, arrivals.exists, SLOTS, raw, self.reactor.now, False, asked))
+                return True
+        return False
 
     def close(self) -> None:
         """Close every connection at once."""

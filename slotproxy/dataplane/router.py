@@ -30,6 +30,7 @@ from slotproxy.dataplane.arrivals import Arrivals
 from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.doubts import Doubts
+from slotproxy.dataplane.fencing import Fencing
 from slotproxy.dataplane.flows import Flow, Gate
 from slotproxy.dataplane.lanes import Lane, Node
 from slotproxy.dataplane.losses import Losses
@@ -64,6 +65,7 @@ class Router:
         self._control: Final = control
         self._awaiting_refresh: list[Flow] = []
         self.arrivals: Arrivals | None = None
+        self.fencing: Fencing | None = None
 
     # Sending
 
@@ -363,6 +365,8 @@ class Router:
     def attached(self, lane: Lane) -> None:
         """A lane is connected: what waited for it goes on."""
         lane.node.unreachable = False
+        if self.fencing is not None:
+            self.fencing.attached(lane)
         self.order.wake(lane)
 
     def drained(self, lane: Lane) -> None:
@@ -374,7 +378,8 @@ class Router:
         lane.why = why
         if lane.waiters:
             self._control.refresh_nowait("a node that is waited for cannot be reached")
-        if lane.node.connected() == 0 and not lane.node.unreachable:
+        alike = [one for one in lane.node.lanes if one.key is lane.key]
+        if not any([one.ready for one in alike]) and not lane.node.unreachable:
             lane.node.unreachable = True
             self._changes.rehome(list(self.territory.nodes.values()))
             for waited_for in lane.node.lanes:

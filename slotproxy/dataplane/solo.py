@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _DBSIZE: Final = command([b"DBSIZE"])
 _WHOLE_WITHIN: Final = 1.0  # seconds that a refresh may take which a redirect has made necessary
+_CONNECTS_WITHIN: Final = 1.0  # seconds that INFO waits for a node's first connection in the client's protocol
 _AGAIN: Final = 0.05  # seconds between two looks whether the cluster is known
 
 
@@ -89,6 +90,9 @@ class Solo(Solitary):
             territory = plane.router.territory
             seats = territory.seats(territory.keyless_slot(self._client.id), decision.replicas)
             away: list[str] = []
+            if impatient and now - self._owner.started < _CONNECTS_WITHIN and any([self._connects(s) for s in seats]):
+                plane.reactor.call_at(now + _AGAIN, self)
+                return
             if impatient:
                 away = [self._name(seat) for seat in seats if not self._connected(seat)]
                 seats = [seat for seat in seats if self._connected(seat)]
@@ -104,7 +108,12 @@ class Solo(Solitary):
 
     def _connected(self, seat: Seat) -> bool:
         node = self._plane.router.territory.owner(seat.slot)
-        return node is not None and node.connected() > 0
+        return node is not None and node.lanes[self._client.lane].ready
+
+    def _connects(self, seat: Seat) -> bool:
+        """Whether the node can be reached, and the first connections of the client's protocol are just being made."""
+        node = self._plane.router.territory.owner(seat.slot)
+        return node is not None and node.connected() > 0 and not node.lanes[self._client.lane].ready
 
     def _name(self, seat: Seat) -> str:
         node = self._plane.router.territory.owner(seat.slot)

@@ -16,7 +16,7 @@ from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.dataplane.controlplane import Dialler
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.lanes import Lane, Node
-from slotproxy.dataplane.nodestreams import StreamKey
+from slotproxy.dataplane.nodestreams import Identity, StreamKey
 from slotproxy.dataplane.reactor import Reactor
 from slotproxy.protocol.slots import SLOTS
 
@@ -53,7 +53,9 @@ class Territory:
         self._counters: Final = counters
         self._dialler: Final = dialler
         # Lane number -> what it speaks and as whom; the same at every node, so that a client needs one number only.
-        self._keys: Final = [*[StreamKey(2, "")] * lanes, *[StreamKey(3, "")] * lanes, StreamKey(3, "", tracking=True)]
+        own = Identity("")
+        resp2, resp3 = StreamKey(2, own), StreamKey(3, own)
+        self._keys: Final = [*[resp2] * lanes, *[resp3] * lanes, StreamKey(3, own, tracking=True)]
         self.tracking_lane: Final = 2 * lanes
         self._shared: Final = lanes  # so many of them are shared by the clients of each protocol
         self._dialled: int = lanes  # so many, from the first on, are connected before somebody needs them

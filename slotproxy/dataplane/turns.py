@@ -100,11 +100,6 @@ class Turns(ReplyWriter):
             self.room = self._max_in_flight
         return True
 
-    def speak(self, protocol: int) -> None:
-        """Speak another version of RESP from now on, on the lanes that do; nothing of the client may be in flight."""
-        self.protocol = protocol
-        self.lane = self.plane.router.territory.lane_of(self.id, protocol)
-
     @property
     def key(self) -> StreamKey:
         """What its connections to nodes speak and as whom."""

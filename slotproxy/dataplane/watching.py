@@ -66,13 +66,18 @@ class Watching:
 
     def end(self) -> None:
         """Watch no more; the connections go back, clean."""
+        self.give_up()
+        self.slots.clear()
+
+    def give_up(self) -> None:
+        """The connections go back, clean: what was watched counts as touched."""
         for watched in self.slots.values():
+            watched.touched = True
             exclusive = watched.exclusive
             if exclusive is not None:
                 watched.exclusive = None
                 exclusive.holder = _Unwatching(self._plane)
                 exclusive.ask(_UNWATCH, 1)
-        self.slots.clear()
 
     def close(self) -> None:
         """The client has left."""

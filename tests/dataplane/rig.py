@@ -214,14 +214,14 @@ class Rig:
         """Connect one lane, its lost predecessor killed first (the fence)."""
         node = self.cluster.by_port(lane.node.info.port)
         for link in node.links:
-            if lane.fence and link.id == lane.fence:
+            if link.id in lane.fences:
                 link.drop()
         sock = node.connect()
         node.links[-1].memory.tracking = lane.key.tracking
         node.links[-1].protocol = lane.key.protocol
         self.sockets.append(sock)
         self._ends[(node.name, node.last_id)] = sock
-        self.plane.attach(lane, Transport(sock), Greeting(node.last_id, node.name, self.denied))
+        self.plane.attach(lane, Transport(sock), Greeting(node.last_id, node.name, self.denied, list(lane.fences)))
 
     def refuse_dials(self, why: str = "connection refused") -> None:
         """Every lane that asked is told that its node cannot be reached; it goes on asking."""

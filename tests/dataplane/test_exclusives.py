@@ -249,7 +249,7 @@ def test_a_lost_one_says_whether_the_node_may_have_got_all(make_rig: MakeRig, ro
     link.drop()
     rig.run()
     assert holder.told == ["leased", f"lost, whole: {whole}"]
-    assert exclusive.fence == link.id
+    assert exclusive.fences == {link.id: a.name}
     assert pool_of(rig).total == 0
     assert rig.control.dials == []
 

@@ -128,12 +128,12 @@ def test_the_lost_connection_is_known_by_its_client_id_until_a_new_one_is_there(
     rig.node_end(a).cut = 0  # the node does not hear of it
     rig.client().send("INCR", "{f}")
     rig.run()
-    assert (lane.fence, lane.ready) == (id, False)
+    assert (lane.fences, lane.ready) == ({id: "A"}, False)
     rig.plane.unreachable(lane, "connection refused")
-    assert lane.fence == id
+    assert lane.fences == {id: "A"}
     rig.dialling = True
     rig.run()
-    assert (lane.fence, lane.client_id, lane.ready) == (0, id + 1, True)
+    assert (lane.fences, lane.client_id, lane.ready) == ({}, id + 1, True)
 
 
 def test_a_silent_node_parks_its_slots_and_the_error_says_which_node(make_rig: MakeRig) -> None:

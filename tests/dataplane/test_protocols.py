@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from slotproxy.dataplane.exclusives import Exclusive
 from tests.dataplane.asking import blocked_at, do, send_at_once, send_block
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
 from tests.dataplane.test_lanes import without
+from tests.scripted_frames import error
 
 NULL3 = b"_\r\n"
 
@@ -142,3 +144,126 @@ def test_a_leased_connection_is_lent_to_clients_of_its_protocol_only(make_rig: M
     rig.run()
     assert len(rig.exclusive_links(a)) == 2
     assert idle.memory.waits is not None
+
+
+# What changes with the protocol besides
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_what_was_watched_in_the_other_protocol_counts_as_touched(make_rig: MakeRig, protocol: int) -> None:
+    """Its connection speaks that one; EXEC's array would come in it."""
+    rig = make_rig()
+    client = rig.client() if protocol == 3 else resp3_client(rig)
+    client.send("WATCH", "{f}")
+    client.send("HELLO", protocol)
+    rig.run()
+    client.raw = b""
+    send_block(client, "INCR {f}")
+    send_block(client, "INCR {f}")
+    rig.run()
+    nothing = NULL3 if protocol == 3 else b"*-1\r\n"
+    assert client.raw == b"+OK\r\n+QUEUED\r\n" + nothing + b"+OK\r\n+QUEUED\r\n*1\r\n:1\r\n"
+    assert rig.left_over() == []
+
+
+def test_hello_with_the_same_protocol_leaves_what_is_watched(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    client = resp3_client(rig)
+    client.send("WATCH", "{f}")
+    client.send("HELLO", 3, "SETNAME", "me")
+    send_block(client, "INCR {f}")
+    rig.run()
+    assert client.replies[-1] == [1]
+
+
+def test_multi_is_denied_to_the_first_resp3_client_as_to_others(make_rig: MakeRig) -> None:
+    """It is the same user, and what he may do was found out when RESP2's connections were made."""
+    rig = make_rig()
+    rig.denied = error("NOPERM this user has no permissions to run the 'multi' command")
+    for node in rig.nodes:
+        node.drop_links()
+    rig.run()
+    rig.dialling = False
+    client = rig.client()
+    send_at_once(client, "HELLO 3", "MULTI")
+    rig.run()
+    assert "NOPERM" in str(client.replies[-1])
+
+
+@pytest.mark.parametrize("how", ["HELLO 3", "RESET"])
+@pytest.mark.parametrize("connected", [True, False])
+def test_what_a_lost_connection_may_still_run_is_forgotten_before_the_other_protocols_commands(
+    make_rig: MakeRig, how: str, connected: bool
+) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    if connected:
+        resp3_client(rig)
+    client = rig.client() if how == "HELLO 3" else resp3_client(rig)
+    client.send("SET", "{f}", "old")
+    rig.run_proxy()
+    link = rig.link_used_by(client, a)
+    link.receive()  # it is in the buffer of a connection whose other end is lost
+    rig.dialling = False
+    lane = rig.plane.router.territory.nodes[a.id].lanes[rig.client_lane(client)]
+    rig.plane.router.lane_lost(lane, "connection reset by the node")
+    rig.run_proxy()
+    client.read()
+    assert "in doubt" in client.errors()[0]
+    send_at_once(client, how, "SET {f} new")
+    rig.run_proxy()
+    rig.dialling = True
+    while link in a.open_links() and rig.cluster.value(b"{f}") is None:  # the dead connection's command comes last
+        rig.run_proxy()
+        for one in a.open_links():
+            if one is not link:
+                one.receive()
+                while one.can_execute() and not link.closed:
+                    one.execute()
+                one.send()
+        rig.connect()
+    assert link.closed, "the newer command was run first"
+    rig.run()
+    assert rig.cluster.value(b"{f}") == b"new"
+
+
+def test_a_blocked_command_is_unblocked_by_whatever_connection_there_is(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    rig.dialling = False
+    client = rig.client()
+    send_at_once(client, "HELLO 3", "BLPOP q{f} 0")
+    rig.run()
+    for stream in rig.control.dials[:]:
+        if isinstance(stream, Exclusive):
+            rig.control.dials.remove(stream)
+            rig.connect_lane(stream)
+    rig.run()
+    assert len(a.waiting) == 1
+    assert do(rig, "CLIENT", "UNBLOCK", "1") == 1
+    assert client.replies[1:] == [None]
+
+
+def test_a_lost_blocked_command_is_killed_when_there_is_a_connection(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    rig.dialling = False
+    client = rig.client()
+    send_at_once(client, "HELLO 3", "BLPOP q{f} 0")
+    rig.run()
+    for stream in rig.control.dials[:]:
+        if isinstance(stream, Exclusive):
+            rig.control.dials.remove(stream)
+            rig.connect_lane(stream)
+    rig.run()
+    (link,) = a.waiting
+    rig.node_end(a).cut = 0
+    rig.node_end(a).shutdown(2)  # the proxy's side breaks; the node has not noticed
+    rig.tick()
+    client.read()
+    assert "in doubt: BLPOP " in client.errors()[0]
+    assert not link.closed
+    rig.dialling = True
+    rig.run()
+    assert link.closed
+    assert rig.left_over() == []
