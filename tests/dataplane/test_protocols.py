@@ -9,7 +9,7 @@ from tests.dataplane.asking import blocked_at, do, send_at_once, send_block
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
 from tests.dataplane.test_lanes import without
-from tests.scripted_frames import error
+from tests.scripted_frames import bulk, error
 
 NULL3 = b"_\r\n"
 
@@ -212,19 +212,23 @@ def test_what_a_lost_connection_may_still_run_is_forgotten_before_the_other_prot
     assert "in doubt" in client.errors()[0]
     send_at_once(client, how, "SET {f} new")
     rig.run_proxy()
-    rig.dialling = True
-    while link in a.open_links() and rig.cluster.value(b"{f}") is None:  # the dead connection's command comes last
+    for stream in rig.control.dials[:]:
+        if stream.key.protocol == (3 if how == "HELLO 3" else 2) and not stream.key.tracking:
+            rig.control.dials.remove(stream)
+            rig.connect_lane(stream)
+    while rig.cluster.value(b"{f}") is None:
         rig.run_proxy()
         for one in a.open_links():
-            if one is not link:
+            if one is not link:  # the dead connection's command comes last
                 one.receive()
-                while one.can_execute() and not link.closed:
+                while one.can_execute():
                     one.execute()
                 one.send()
-        rig.connect()
-    assert link.closed, "the newer command was run first"
-    rig.run()
     assert rig.cluster.value(b"{f}") == b"new"
+    assert link.closed, "the newer command was run first"
+    rig.dialling = True
+    rig.run()
+    assert rig.left_over() == []
 
 
 def test_a_blocked_command_is_unblocked_by_whatever_connection_there_is(make_rig: MakeRig) -> None:
@@ -267,3 +271,55 @@ def test_a_lost_blocked_command_is_killed_when_there_is_a_connection(make_rig: M
     rig.run()
     assert link.closed
     assert rig.left_over() == []
+
+
+# Connections of one protocol that cannot be made
+
+
+def refuse(rig: Rig, protocol: int) -> None:
+    """Connections of this protocol cannot be made; all others are."""
+    rig.dialling = False
+    lanes, rig.control.dials = rig.control.dials, []
+    for lane in lanes:
+        if lane.key.protocol == protocol:
+            rig.plane.unreachable(lane, "max number of clients reached")
+            rig.control.dials.append(lane)
+        else:
+            rig.connect_lane(lane)
+    rig.run()
+
+
+def test_info_does_not_wait_long_for_connections_of_the_clients_protocol(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.dialling = False
+    client = rig.client()
+    client.send("HELLO", 3)
+    rig.run()
+    (lane,) = [lane for lane in rig.control.dials if lane.node.info.id == rig.nodes[0].id]
+    rig.control.dials.remove(lane)
+    rig.connect_lane(lane)
+    rig.nodes[0].answer("INFO", bulk(b"# Server\r\nredis_version:7.0.15\r\n"))
+    client.send("INFO", "server")
+    rig.advance(0.5, step=0.1)
+    assert len(client.replies) == 1  # it may be about to be connected
+    rig.advance(1, step=0.1)
+    assert b"redis_version:7.0.15" in client.replies[-1]
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_commands_without_keys_go_where_the_clients_protocol_can_be_spoken(make_rig: MakeRig, protocol: int) -> None:
+    rig = make_rig()
+    client = resp3_client(rig) if protocol == 3 else rig.client()
+    territory = rig.plane.router.territory
+    home = territory.owner(territory.keyless_slot(1))
+    assert home is not None
+    resp3_client(rig)
+    rig.dialling = False
+    rig.link_of(home.lanes[rig.client_lane(client)]).drop()
+    rig.run()
+    refuse(rig, protocol)
+    for node in rig.nodes:
+        node.answer("PUBLISH", b":0\r\n")
+    client.send("PUBLISH", "news", "x")
+    rig.run()
+    assert client.replies == [0]
