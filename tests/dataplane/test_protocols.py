@@ -231,9 +231,8 @@ def test_what_a_lost_connection_may_still_run_is_forgotten_before_the_other_prot
     assert rig.left_over() == []
 
 
-def test_a_blocked_command_is_unblocked_by_whatever_connection_there_is(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    a, _ = rig.nodes
+def blocked_without_lane(rig: Rig) -> ScriptedClient:
+    """A RESP3 client that waits at a node, before there is another connection for RESP3."""
     rig.dialling = False
     client = rig.client()
     send_at_once(client, "HELLO 3", "BLPOP q{f} 0")
@@ -243,6 +242,13 @@ def test_a_blocked_command_is_unblocked_by_whatever_connection_there_is(make_rig
             rig.control.dials.remove(stream)
             rig.connect_lane(stream)
     rig.run()
+    return client
+
+
+def test_a_blocked_command_is_unblocked_by_whatever_connection_there_is(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, _ = rig.nodes
+    client = blocked_without_lane(rig)
     assert len(a.waiting) == 1
     assert do(rig, "CLIENT", "UNBLOCK", "1") == 1
     assert client.replies[1:] == [None]
@@ -251,15 +257,7 @@ def test_a_blocked_command_is_unblocked_by_whatever_connection_there_is(make_rig
 def test_a_lost_blocked_command_is_killed_when_there_is_a_connection(make_rig: MakeRig) -> None:
     rig = make_rig()
     a, _ = rig.nodes
-    rig.dialling = False
-    client = rig.client()
-    send_at_once(client, "HELLO 3", "BLPOP q{f} 0")
-    rig.run()
-    for stream in rig.control.dials[:]:
-        if isinstance(stream, Exclusive):
-            rig.control.dials.remove(stream)
-            rig.connect_lane(stream)
-    rig.run()
+    client = blocked_without_lane(rig)
     (link,) = a.waiting
     rig.node_end(a).cut = 0
     rig.node_end(a).shutdown(2)  # the proxy's side breaks; the node has not noticed
