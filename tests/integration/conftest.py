@@ -23,9 +23,9 @@ from tests.servers import standalone_server
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes failovers takes its time: the extended tests have it."""
+    """What takes failovers takes its time, and so does all once more: the extended tests have it."""
     for item in items:
-        if any(word in item.name for word in ("failing over", "failed_over", "failed over")):
+        if any(word in item.name for word in ("failing over", "failed_over", "failed over", "in RESP3")):
             item.add_marker(pytest.mark.extended)
 
 
@@ -62,7 +62,7 @@ class StageFactory(Protocol):
     async def __call__(self, *flags: str) -> Stage: ...
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KINDS, ids=[kind if protocol == 2 else f"{kind} in RESP3" for kind, protocol in KINDS])
 async def stage(
     request: pytest.FixtureRequest,
     redis_server: str,
@@ -72,7 +72,8 @@ async def stage(
     guard: Guard,
 ) -> AsyncIterator[StageFactory]:
     """`await stage("--flag", "value")`: each kind of stage in its turn; the flags are the proxy's."""
-    kind: Kind = request.param
+    kind: Kind
+    kind, protocol = request.param
     made: list[Stage] = []
     with ExitStack() as servers:
 
@@ -87,7 +88,11 @@ async def stage(
                 await _made_ready(behind)
             front = await proxy(*flags, cluster=behind)
             tags, rides = await spread_tags(behind)
-            made.append(Stage(kind, redis_server, front.port, tags, front=front, cluster=behind, rides=rides))
+            made.append(
+                Stage(
+                    kind, redis_server, front.port, tags, front=front, cluster=behind, rides=rides, protocol=protocol
+                )
+            )
             return made[-1]
 
         yield make

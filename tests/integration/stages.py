@@ -26,7 +26,10 @@ from tests.conftest import NODE_TIMEOUT_MS
 from tests.integration.load import LONGER, Ride, shuttle, tags_of
 
 Kind = Literal["plain", "quiet", "resharding", "failing over"]
-KINDS: Final[Sequence[Kind]] = ("plain", "quiet", "resharding", "failing over")
+#: With the clients' RESP version.
+KINDS: Final[Sequence[tuple[Kind, int]]] = (
+    ("plain", 2), ("quiet", 2), ("resharding", 2), ("resharding", 3), ("failing over", 2)
+)  # fmt: skip
 
 TAGS: Final = 8
 # Both finalisation orders, there and back.
@@ -40,7 +43,8 @@ VOTES_LAST: Final = 4.5 * NODE_TIMEOUT_MS / 1000
 class Stage:
     """`tags`: hash tags of different slots, over all primaries; `rides`: a way for each of them to another primary.
 
-    `front` and `cluster`: None on a plain server. `partial`: transactions that a test has seen to be executed in part.
+    `front` and `cluster`: None on a plain server. `protocol`: the clients' RESP version. `partial`: transactions that a
+    test has seen to be executed in part.
     """
 
     def __init__(
@@ -53,8 +57,10 @@ class Stage:
         front: ProxyProcess | None = None,
         cluster: EmbeddedCluster | None = None,
         rides: Sequence[Ride] = (),
+        protocol: int = 2,
     ) -> None:
         self.kind = kind
+        self.protocol = protocol
         self.port = port
         self.tags = list(tags)
         self.front = front
@@ -71,7 +77,11 @@ class Stage:
         return self.cluster
 
     async def connect(self) -> Connection:
-        return await connect("127.0.0.1", self.port)
+        """A client's connection."""
+        connection = await connect("127.0.0.1", self.port)
+        if self.protocol != 2:
+            await connection.command("HELLO", self.protocol)
+        return connection
 
     # ---- while a load is played
 

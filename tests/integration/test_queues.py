@@ -197,9 +197,9 @@ class Streams:
         words = f"XREADGROUP GROUP group {name} COUNT 5 BLOCK 500 STREAMS".split()
         async with await stage.connect() as client:
             while True:
-                reply: Any = await client.command(*words, *self.keys, *[">"] * len(self.keys))
-                assert each_key_once(reply or [])
-                for key, entries in reply or []:
+                reply = streams(await client.command(*words, *self.keys, *[">"] * len(self.keys)))
+                assert each_key_once(reply)
+                for key, entries in reply:
                     self.by_consumer[name] += [(key, fields[1]) for _, fields in entries]
                     ids = [id for id, _ in entries]
                     assert await client.command("XACK", key, "group", *ids) == len(ids)
@@ -209,7 +209,7 @@ class Streams:
         after: dict[bytes, bytes] = {key.encode(): b"$" for key in self.keys}
         async with await stage.connect() as client:
             while True:
-                reply: Any = await client.command("XREAD", "BLOCK", 0, "STREAMS", *self.keys, *after.values())
+                reply = streams(await client.command("XREAD", "BLOCK", 0, "STREAMS", *self.keys, *after.values()))
                 # Nothing was there at first: where nothing has come yet, `$` was the beginning.
                 assert each_key_once(reply)
                 after = {key: b"0-0" if last == b"$" else last for key, last in after.items()}
@@ -230,6 +230,11 @@ class Streams:
                     assert places == sorted(places)
                 assert (await client.command("XPENDING", key, "group"))[0] == 0
                 assert {value for of, value in self.added if of == key.encode()} == set(there)
+
+
+def streams(reply: Any) -> list[Any]:
+    """Names and entries; in RESP3 it is a map."""
+    return list(reply.items()) if isinstance(reply, dict) else reply or []
 
 
 def each_key_once(reply: list[Any]) -> bool:
