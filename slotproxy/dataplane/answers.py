@@ -88,6 +88,8 @@ def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
         if version != 2 and version != 3:
             return error("NOPROTO unsupported protocol version")
         protocol = version
+    if protocol != client.protocol and client.transaction is not None:
+        return _NOT_INSIDE
     position = 1
     while position < len(options):
         word = options[position].upper()
@@ -104,8 +106,6 @@ def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
             position += 2
         else:
             return error_of_bytes(b"ERR Syntax error in HELLO option '" + options[position] + b"'")
-    if protocol != client.protocol and client.transaction is not None:
-        return _NOT_INSIDE
     client.speak(protocol)
     return mapping(
         protocol,

@@ -303,8 +303,7 @@ class Rules:
             return Own(re.compile(rb"-(ERR|NOPERM) slotproxy: .*\r\n"), at_once=True)
         if inside and call.name in NOT_INSIDE:
             return Own(re.compile(rb"-ERR slotproxy: .* inside a transaction is refused.*\r\n"), at_once=True)
-        right = words[2:3] in ((), (b"SETNAME",)) or words[2:4] == (b"AUTH", b"default")
-        if inside and name == "hello" and words[1:2] == (self._other_protocol,) and right:
+        if inside and name == "hello" and words[1:2] == (self._other_protocol,):
             return Own(re.compile(rb"-ERR slotproxy: HELLO with another protocol inside a transaction .*\r\n"))
         if inside and call.name == "client" and self._version < (7,):
             return Own(re.compile(rb"-ERR unknown subcommand .*\r\n"), at_once=True)
