@@ -17,7 +17,7 @@ from slotproxy.demo.connection import ErrorReply
 from slotproxy.demo.guard import Guard
 from tests.conftest import NODE_TIMEOUT_MS, ProxyFactory
 from tests.integration.differential_sides import Sides, sides_of
-from tests.integration.stages import KINDS, TAGS, Kind, Stage, spread_tags
+from tests.integration.stages import IN_RESP3, STAGES, TAGS, Kind, Stage, spread_tags
 from tests.servers import standalone_server
 
 
@@ -25,7 +25,7 @@ from tests.servers import standalone_server
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes failovers takes its time, and so does all once more: the extended tests have it."""
     for item in items:
-        if any(word in item.name for word in ("failing over", "failed_over", "failed over", "in RESP3")):
+        if any(word in item.name for word in ("failing over", "failed_over", "failed over", IN_RESP3)):
             item.add_marker(pytest.mark.extended)
 
 
@@ -62,7 +62,7 @@ class StageFactory(Protocol):
     async def __call__(self, *flags: str) -> Stage: ...
 
 
-@pytest.fixture(params=KINDS, ids=[kind if protocol == 2 else f"{kind} in RESP3" for kind, protocol in KINDS])
+@pytest.fixture(params=STAGES)
 async def stage(
     request: pytest.FixtureRequest,
     redis_server: str,
@@ -72,8 +72,8 @@ async def stage(
     guard: Guard,
 ) -> AsyncIterator[StageFactory]:
     """`await stage("--flag", "value")`: each kind of stage in its turn; the flags are the proxy's."""
-    kind: Kind
-    kind, protocol = request.param
+    kind: Kind = request.param.removesuffix(IN_RESP3)
+    protocol = 3 if request.param.endswith(IN_RESP3) else 2
     made: list[Stage] = []
     with ExitStack() as servers:
 

@@ -26,10 +26,8 @@ from tests.conftest import NODE_TIMEOUT_MS
 from tests.integration.load import LONGER, Ride, shuttle, tags_of
 
 Kind = Literal["plain", "quiet", "resharding", "failing over"]
-#: With the clients' RESP version.
-KINDS: Final[Sequence[tuple[Kind, int]]] = (
-    ("plain", 2), ("quiet", 2), ("resharding", 2), ("resharding", 3), ("failing over", 2)
-)  # fmt: skip
+IN_RESP3: Final = " in RESP3"
+STAGES: Final = ("plain", "quiet", "resharding", "resharding" + IN_RESP3, "failing over")
 
 TAGS: Final = 8
 # Both finalisation orders, there and back.
