@@ -202,6 +202,17 @@ class EmbeddedCluster:
         """
         await until(self._epochs_agreed, within=within)
 
+    async def assign(self, slot: int, owner: Node, former: Node, within: float = CONVERGE_TIMEOUT) -> None:
+        """Make `owner`, which does not own the slot, its owner, whoever claims it, as an operator mends a cluster.
+
+        Keys stay where they are. `former`: another primary. Raises trio.TooSlowError after `within` seconds.
+        """
+        # Importing makes `owner` take a newer epoch at SETSLOT NODE; without it the old claim would win.
+        await owner.command("CLUSTER", "SETSLOT", slot, "IMPORTING", former.id)
+        for node in _first(owner, await self.primaries()):
+            await node.command("CLUSTER", "SETSLOT", slot, "NODE", owner.id)
+        await self.epochs_known(within)
+
     async def reset(self) -> None:
         """As after `start`: no keys, the initial layout and configuration; in milliseconds if it can.
 
@@ -308,7 +319,7 @@ class EmbeddedCluster:
                 if self._initial_owner[slot] is not node:
                     strayed[slot] = node
         for slot, owner in strayed.items():
-            await self._bring_home(slot, owner)
+            await self.assign(slot, self._initial_owner[slot], owner, RESTORE_TIMEOUT)
         await self.converged(RESTORE_TIMEOUT)
 
     async def _restore_node(self, node: Node) -> None:
@@ -328,14 +339,6 @@ class EmbeddedCluster:
             await node.command("FLUSHALL")
             # Functions came with 7.0; before, this is an error reply like any other.
             await node.pipeline(("FUNCTION", "FLUSH"))
-
-    async def _bring_home(self, slot: int, owner: Node) -> None:
-        home = self._initial_owner[slot]
-        # Importing makes `home` take a newer epoch at SETSLOT NODE; without it the old claim would win.
-        await home.command("CLUSTER", "SETSLOT", slot, "IMPORTING", owner.id)
-        for node in _first(home, self.initial_primaries):
-            await node.command("CLUSTER", "SETSLOT", slot, "NODE", home.id)
-        await self.epochs_known(RESTORE_TIMEOUT)
 
 
 def _first(node: Node, nodes: Iterable[Node]) -> list[Node]:

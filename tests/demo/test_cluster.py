@@ -235,3 +235,14 @@ async def test_a_taken_port_is_replaced_by_another(redis_server: str, guard: Gua
     finally:
         taken.kill()
         second.kill()
+
+
+async def test_a_slot_that_nobody_claims_is_given_to_a_primary(cluster: EmbeddedCluster) -> None:
+    slot = await cluster.slot_of("a")
+    owner = await cluster.owner(slot)
+    other = next(node for node in cluster.nodes if node is not owner)
+    await owner.command("CLUSTER", "SETSLOT", slot, "NODE", other.id)
+    assert all([slot not in await cluster.slots_of(node) for node in cluster.nodes])
+    await cluster.assign(slot, owner, other)
+    assert await cluster.owner(slot) is owner
+    await cluster.converged()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slotproxy.protocol.replies import ReplyScanner
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import (
     EMPTY_ARRAY,
@@ -17,11 +19,16 @@ from slotproxy.protocol.resp import (
     PONG,
     array,
     bulk,
+    collection,
     command,
     encode,
     error,
     integer,
+    mapping,
+    null,
+    null_array,
     simple,
+    verbatim,
 )
 from tests.protocol.framing import Outcome, Request, read_replies, read_requests
 
@@ -85,3 +92,21 @@ def test_a_command_is_one_regular_request(words: list[bytes]) -> None:
     assert frame.raw == raw and not frame.irregular
     assert arguments_of(raw) == words
     assert raw == hiredis.pack_command(cast(Any, tuple(words)))
+
+
+@pytest.mark.parametrize(
+    ("build", "resp2", "resp3"),
+    [
+        (null, b"$-1\r\n", b"_\r\n"),
+        (null_array, b"*-1\r\n", b"_\r\n"),
+        (lambda protocol: mapping(protocol, [b":1\r\n", b":2\r\n"]), b"*2\r\n:1\r\n:2\r\n", b"%1\r\n:1\r\n:2\r\n"),
+        (lambda protocol: collection(protocol, [b":1\r\n"]), b"*1\r\n:1\r\n", b"~1\r\n:1\r\n"),
+        (lambda protocol: verbatim(protocol, b"a\nb"), b"$3\r\na\nb\r\n", b"=7\r\ntxt:a\nb\r\n"),
+    ],
+)
+def test_what_differs_between_the_protocols(build: Callable[[int], bytes], resp2: bytes, resp3: bytes) -> None:
+    assert (build(2), build(3)) == (resp2, resp3)
+    for protocol in (2, 3):
+        scanner = ReplyScanner()
+        scanner.feed(build(protocol))
+        assert scanner.scan() and scanner.buffered() == 0
