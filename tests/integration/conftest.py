@@ -101,10 +101,10 @@ async def stage(
         cluster_with_replicas.disconnect()
 
 
-@pytest.fixture(scope="module")
-def sides(running_cluster: EmbeddedCluster) -> Iterator[Sides]:
+@pytest.fixture(scope="module", params=[2, 3], ids=["RESP2", "RESP3"])
+def sides(running_cluster: EmbeddedCluster, request: pytest.FixtureRequest) -> Iterator[Sides]:
     """A plain server, and the proxy before the session's cluster: `tests.integration.differential` compares them."""
-    with _both(running_cluster, per_slot=False) as both:
+    with _both(running_cluster, per_slot=False, protocol=request.param) as both:
         yield both
 
 
@@ -112,13 +112,6 @@ def sides(running_cluster: EmbeddedCluster) -> Iterator[Sides]:
 def sides_by_slot(running_cluster: EmbeddedCluster) -> Iterator[Sides]:
     """The same; the proxy runs transactions over several slots."""
     with _both(running_cluster, per_slot=True) as both:
-        yield both
-
-
-@pytest.fixture(scope="module")
-def sides_in_resp3(running_cluster: EmbeddedCluster) -> Iterator[Sides]:
-    """The same as `sides`; the clients speak RESP3."""
-    with _both(running_cluster, per_slot=False, protocol=3) as both:
         yield both
 
 

@@ -1,4 +1,5 @@
-"""slotproxy over three primaries answers what one plain server of the same version answers, byte for byte.
+"""slotproxy over three primaries answers what one plain server of the same version answers, byte for byte, in RESP2 and
+RESP3.
 
 Where it means to differ, a row of `differential_rules.EXCEPTIONS` says how and why. The long form of these tests is
 `python -m tests.integration.differential`. Transactions and blocking commands: `test_differential_sessions`.

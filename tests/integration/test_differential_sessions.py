@@ -1,4 +1,5 @@
-"""Transactions and blocking commands answer as on one plain server of the same version, byte for byte.
+"""Transactions and blocking commands answer as on one plain server of the same version, byte for byte,
+in RESP2 and RESP3.
 
 Each reply inside EXEC's array is compared as its command's; of several clients, the same ones are woken by the same
 commands with the same replies, and the others wait on. What differs on purpose: `differential_rules`. The long form is
