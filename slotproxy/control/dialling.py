@@ -96,11 +96,10 @@ async def _greet(connection: NodeConnection, stream: NodeStream) -> Greeting:
         if isinstance(reply, ErrorReply):
             connection.close()
             raise NodeUnavailable(f"the node does not speak RESP{stream.key.protocol} (HELLO): {reply}")
-    if stream.key.tracking:
-        (reply,) = await connection.commands(("CLIENT", "TRACKING", "ON"))
+    for command, reply in zip(stream.key.prepare, await connection.commands(*stream.key.prepare), strict=True):
         if isinstance(reply, ErrorReply):
             connection.close()
-            raise NodeUnavailable(f"the node does not tell of changed keys (CLIENT TRACKING): {reply}")
+            raise NodeUnavailable(f"the node refuses {b' '.join(command[:2]).decode()}: {reply}")
     return Greeting(int(client_id), run, denied, list(fences))
 
 

@@ -13,9 +13,8 @@ looked at again every few seconds, and tried twenty times a second while there i
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from mypy_extensions import i64
-
 from slotproxy.dataplane.exclusives import Holder
+from slotproxy.dataplane.nodestreams import NodeStream, PushListener, StreamKey
 from slotproxy.dataplane.reactor import Timer
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.senders import Sender
@@ -160,11 +159,14 @@ class Watched(Solitary):
             self._arrivals.forget(self)
 
 
-class Arrivals(Sender):
-    """All that is waited for in this proxy. Sends on the lane numbered `lane`, where nodes tell of changes."""
+class Arrivals(Sender, PushListener):
+    """All that is waited for in this proxy. Sends on a lane of its own, where nodes tell of changes."""
 
-    def __init__(self, plane: "Plane", lane: i64) -> None:
-        super().__init__(plane.reactor, 0, lane)
+    def __init__(self, plane: "Plane") -> None:
+        super().__init__(plane.reactor, 0, 0)
+        territory = plane.router.territory
+        key = StreamKey(3, territory.own.identity, [[b"CLIENT", b"TRACKING", b"ON"]], self)
+        self.lane = territory.add_lanes([key])
         self._plane: Final = plane
         self._keys: Final[dict[bytes, list[Watched]]] = {}
         self._timer: Final = _Looks(self)
@@ -205,7 +207,11 @@ class Arrivals(Sender):
         raw = command([b"EXISTS", watched.key])
         self._plane.router.submit(Request(self, self.exists, watched.slot, raw, self.reactor.now, False, asked))
 
-    def told(self, frame: bytes) -> None:
+    def deaf(self, stream: NodeStream) -> None:
+        """A node has forgotten what it promised."""
+        self.doubt(None)
+
+    def told(self, stream: NodeStream, frame: bytes) -> None:
         """A node tells of changed keys, or that all have changed. Raises ProtocolError."""
         elements = elements_of(frame)
         if elements is None or len(elements) != 2 or not elements[0].endswith(b"\r\ninvalidate\r\n"):

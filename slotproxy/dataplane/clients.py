@@ -162,7 +162,7 @@ class Client(Turns):
         if protocol != self.protocol:
             left = self.lane
             self.protocol = protocol
-            self.lane = self.plane.router.territory.lane_of(self.id, protocol)
+            self.lane = self.pool.lane_of(self.id, protocol)
             self.plane.fencing.pass_on(left, self.lane)
             self.watching.give_up()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
 ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
-_LEFT: Final = "the node left the cluster"
+LEFT: Final = "the node left the cluster"
 _READDRESSED: Final = "the node has another address now"
 
 
@@ -143,13 +143,13 @@ class Lane(NodeStream):
             request.block = None
         return requests[:sent_count], requests[sent_count:]
 
-    def retire(self) -> None:
-        """The node has left: take nothing new, and close when everything sent has been answered."""
+    def retire(self, why: str) -> None:
+        """Nobody sends here any more: take nothing new, and close when everything sent has been answered."""
         self.retired = True
         self.ready = False
-        self.why = _LEFT
+        self.why = why
         if self.fifo.size == 0:
-            self.close(_LEFT)
+            self.close(why)
 
     def renew(self) -> None:
         """The node has another address: connect anew, when everything sent has been answered on the old connection."""
@@ -161,15 +161,13 @@ class Lane(NodeStream):
 
 
 class Node:
-    """A node of the cluster and its lanes, one for each of `keys`. One client always uses the same one of them."""
+    """A node of the cluster and its lanes, by number (`pools`). One client always uses the same one of them."""
 
-    def __init__(
-        self, reactor: Reactor, router: "Router", counters: Counters, info: NodeInfo, keys: list[StreamKey]
-    ) -> None:
+    def __init__(self, info: NodeInfo) -> None:
         self.info: NodeInfo = info
         self.left: bool = False  # the cluster has no such node any more
         self.unreachable: bool = False  # no lane is connected and connecting one has failed
-        self.lanes: list[Lane] = [Lane(reactor, router, counters, self, key) for key in keys]
+        self.lanes: Final[list[Lane]] = []
 
     @property
     def name(self) -> str:
@@ -178,7 +176,7 @@ class Node:
 
     def connected(self) -> int:
         """How many of the lanes that clients share are ready."""
-        return sum(1 for lane in self.lanes if lane.ready and not lane.key.tracking)
+        return sum(1 for lane in self.lanes if lane.ready and lane.key.shared)
 
     def in_flight(self) -> int:
         """Requests sent, or about to be, and not answered."""

@@ -9,6 +9,8 @@ connection is not dialled any more.
 
 from typing import TYPE_CHECKING, Final
 
+from mypy_extensions import trait
+
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.reactor import Reactor, Stream
 from slotproxy.dataplane.transport import Transport
@@ -33,13 +35,40 @@ class Identity:
         self.denied: bytes = b""
 
 
-class StreamKey:
-    """What a connection speaks and as whom. Clients that differ in either never share a connection."""
+@trait
+class PushListener:
+    """Who wants what nodes say unasked (RESP3 pushes) on certain connections."""
 
-    def __init__(self, protocol: int, identity: Identity, tracking: bool = False) -> None:
+    def told(self, stream: "NodeStream", frame: bytes) -> None:
+        """A node has said something. Raises ProtocolError, which ends the connection."""
+
+    def deaf(self, stream: "NodeStream") -> None:
+        """The connection is lost: what its node had promised to tell will not be told."""
+
+
+class StreamKey:
+    """What a connection speaks and as whom. Clients that differ in either never share a connection.
+
+    `prepare`: commands that the node has to accept before the connection is used. `listener`: who is told what nodes
+    say unasked; such a connection is not one that clients share.
+    """
+
+    def __init__(
+        self,
+        protocol: int,
+        identity: Identity,
+        prepare: list[list[bytes]] | None = None,
+        listener: PushListener | None = None,
+    ) -> None:
         self.protocol: Final = protocol  # RESP version
         self.identity: Final = identity
-        self.tracking: Final = tracking  # CLIENT TRACKING is on: the node tells when a key that was read here changes
+        self.prepare: list[list[bytes]] = prepare or []
+        self.listener: Final = listener
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is for the clients of an identity, whoever they are."""
+        return self.listener is None
 
 
 class Greeting:

@@ -110,8 +110,7 @@ class Plane(TickListener):
         self.per_slot: Final = limits.per_slot
         self.blocked: Final = BlockedClients()
         self.exclusives: Final = Exclusives(self.reactor, self.counters, control, limits.max_exclusive)
-        self.arrivals: Final = Arrivals(self, self.router.territory.tracking_lane)
-        self.router.arrivals = self.arrivals
+        self.arrivals: Final = Arrivals(self)
         self.fencing: Final = Fencing(self)
         self.router.fencing = self.fencing
         self.on_entry: Callable[[], None] | None = None

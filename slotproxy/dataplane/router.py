@@ -26,7 +26,6 @@ from mypy_extensions import i64
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Topology
 from slotproxy.dataplane import errors
-from slotproxy.dataplane.arrivals import Arrivals
 from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.doubts import Doubts
@@ -64,7 +63,6 @@ class Router:
         self._counters: Final = counters
         self._control: Final = control
         self._awaiting_refresh: list[Flow] = []
-        self.arrivals: Arrivals | None = None
         self.fencing: Fencing | None = None
 
     # Sending
@@ -358,9 +356,10 @@ class Router:
 
     def pushed(self, lane: Lane, frame: bytes) -> None:
         """A node has said something unasked. Raises ProtocolError where nothing had to be told."""
-        if not lane.key.tracking or self.arrivals is None:
+        listener = lane.key.listener
+        if listener is None:
             raise ProtocolError("Protocol error: a push of the node that nothing was asked for")
-        self.arrivals.told(frame)
+        listener.told(lane, frame)
 
     def attached(self, lane: Lane) -> None:
         """A lane is connected: what waited for it goes on."""
@@ -378,6 +377,8 @@ class Router:
         lane.why = why
         if lane.waiters:
             self._control.refresh_nowait("a node that is waited for cannot be reached")
+        if not lane.key.shared or lane.key.identity is not self.territory.own.identity:
+            return  # what the node does not let one client, or one user, do says nothing of the node
         alike = [one for one in lane.node.lanes if one.key is lane.key]
         if not any([one.ready for one in alike]) and not lane.node.unreachable:
             lane.node.unreachable = True
@@ -404,8 +405,8 @@ class Router:
             else:
                 self.finish(request, lost.reply_to(request, lane.node.name, why, self._counters))
         self.territory.dial(lane)
-        if lane.key.tracking and self.arrivals is not None:
-            self.arrivals.doubt(None)
+        if lane.key.listener is not None:
+            lane.key.listener.deaf(lane)
         self._control.refresh_nowait("connection lost")
         for flow in lost.flows:
             self.order.yield_probe(flow)

@@ -15,8 +15,9 @@ from mypy_extensions import i64
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.dataplane.controlplane import Dialler
 from slotproxy.dataplane.counters import Counters
-from slotproxy.dataplane.lanes import Lane, Node
+from slotproxy.dataplane.lanes import LEFT, Lane, Node
 from slotproxy.dataplane.nodestreams import Identity, StreamKey
+from slotproxy.dataplane.pools import LaneNumbers, Pool
 from slotproxy.dataplane.reactor import Reactor
 from slotproxy.protocol.slots import SLOTS
 
@@ -52,16 +53,12 @@ class Territory:
         self._reactor: Final = reactor
         self._counters: Final = counters
         self._dialler: Final = dialler
-        # Lane number -> what it speaks and as whom; the same at every node, so that a client needs one number only.
-        own = Identity("")
-        resp2, resp3 = StreamKey(2, own), StreamKey(3, own)
-        self._keys: Final = [*[resp2] * lanes, *[resp3] * lanes, StreamKey(3, own, tracking=True)]
-        self.tracking_lane: Final = 2 * lanes
-        self._shared: Final = lanes  # so many of them are shared by the clients of each protocol
-        self._dialled: int = lanes  # so many, from the first on, are connected before somebody needs them
+        self._numbers: Final = LaneNumbers()
         self._seats: list[Seat] = []
         self._seat_of: dict[str, Seat] = {}  # by node id
         self._router: Router | None = None
+        self.own: Final = Pool(self, Identity(""), lanes)  # of clients that use the proxy's own identity
+        self.own.lane_of(0, 2)  # connected from the first, so that it is known what can be reached
 
     def serve(self, router: "Router") -> None:
         """Tell the territory whose lanes report to whom; once, before anything else."""
@@ -69,17 +66,34 @@ class Territory:
 
     def key_of(self, lane: i64) -> StreamKey:
         """What the connections of a lane's clients speak and as whom."""
-        return self._keys[lane]
+        return self._numbers.keys[lane]
 
-    def lane_of(self, client_id: int, protocol: int) -> int:
-        """The number of the lane that a client uses at every node. From the first one on, RESP3's lanes are there."""
-        lane = client_id % self._shared
-        if protocol == 2:
-            return lane
-        if self._dialled == self._shared:
-            self._dialled = 2 * self._shared
-            self._dial_primaries()
-        return self._shared + lane
+    def add_lanes(self, keys: list[StreamKey]) -> int:
+        """Lanes at every node, one for each of `keys`, connected when needed. Returns the first one's number."""
+        first = self._numbers.take(keys)
+        for node in self.nodes.values():
+            self._fill(node, first, len(keys))
+        return first
+
+    def connect_lanes(self, first: int, count: int) -> None:
+        """Have so many lanes, from the number `first` on, connected to every primary, also to those that join later."""
+        for number in range(first, first + count):
+            self._numbers.eager[number] = True
+        self._dial_primaries()
+
+    def drop_lanes(self, first: int, count: int) -> None:
+        """Nobody sends on these lanes any more; they were added together."""
+        self._numbers.give_back(first, count)
+        for node in self.nodes.values():
+            for lane in node.lanes[first : first + count]:
+                lane.retire("its clients have left")
+
+    def _fill(self, node: Node, first: int, count: int) -> None:
+        """Give a node new lanes with these numbers."""
+        assert self._router is not None
+        lanes = [Lane(self._reactor, self._router, self._counters, node, key)
+                 for key in self._numbers.keys[first : first + count]]  # fmt: skip
+        node.lanes[first : first + count] = lanes
 
     def keyless_slot(self, client_id: int) -> int:
         """The pseudo slot by which a client's commands without keys are routed."""
@@ -174,8 +188,8 @@ class Territory:
         return node
 
     def _add(self, id: str) -> Node:
-        assert self._router is not None
-        node = Node(self._reactor, self._router, self._counters, self.slot_map.nodes[id], self._keys)
+        node = Node(self.slot_map.nodes[id])
+        self._fill(node, 0, len(self._numbers.keys))
         self.nodes[id] = node
         return node
 
@@ -192,7 +206,7 @@ class Territory:
                 del self.nodes[id]
                 node.left = True
                 for lane in node.lanes:
-                    lane.retire()
+                    lane.retire(LEFT)
             elif info is not node.info:
                 if (info.host, info.port) != (node.info.host, node.info.port):
                     for lane in node.lanes:
@@ -203,8 +217,9 @@ class Territory:
     def _dial_primaries(self) -> None:
         for id, info in self.slot_map.nodes.items():
             if info.primary:
-                for lane in (self.nodes.get(id) or self._add(id)).lanes[: self._dialled]:
-                    self.dial(lane)
+                for number, lane in enumerate((self.nodes.get(id) or self._add(id)).lanes):
+                    if self._numbers.eager[number]:
+                        self.dial(lane)
 
     def choose_homes(self) -> list[int]:
         """Give each pseudo slot a primary that can be reached. Returns the pseudo slots that changed."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from slotproxy.dataplane.nodestreams import StreamKey
+from slotproxy.dataplane.pools import Pool
 from slotproxy.dataplane.replying import ReplyWriter
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solitary import Solitary
@@ -32,7 +33,8 @@ class Turns(ReplyWriter):
     """A client, as far as its turns go."""
 
     def __init__(self, plane: "Plane", id: int) -> None:
-        super().__init__(plane.reactor, id, plane.router.territory.lane_of(id, 2))
+        self.pool: Pool = plane.router.territory.own
+        super().__init__(plane.reactor, id, self.pool.lane_of(id, 2))
         self.protocol: int = 2  # RESP version
         self.plane: Final = plane
         self.scanner: Final = RequestScanner(plane.request_limits)

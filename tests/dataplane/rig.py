@@ -217,8 +217,9 @@ class Rig:
             if link.id in lane.fences:
                 link.drop()
         sock = node.connect()
-        node.links[-1].memory.tracking = lane.key.tracking
         node.links[-1].protocol = lane.key.protocol
+        for command in lane.key.prepare:
+            node.run(node.links[-1], command, asking=False)
         self.sockets.append(sock)
         self._ends[(node.name, node.last_id)] = sock
         self.plane.attach(lane, Transport(sock), Greeting(node.last_id, node.name, self.denied, list(lane.fences)))

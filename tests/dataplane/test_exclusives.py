@@ -52,7 +52,7 @@ def node_of(rig: Rig, node: ScriptedNode) -> Node:
 
 def key_of(rig: Rig, protocol: int = 2) -> StreamKey:
     territory = rig.plane.router.territory
-    return territory.key_of(territory.lane_of(1, protocol))
+    return territory.key_of(territory.own.lane_of(1, protocol))
 
 
 def lease(rig: Rig, node: ScriptedNode) -> tuple[Exclusive, Holding]:

@@ -27,7 +27,7 @@ def resp3_client(rig: Rig) -> ScriptedClient:
 def connected(rig: Rig) -> list[list[int]]:
     """Of each node the RESP versions of the lanes that are connected, without the one that hears of changed keys."""
     return [
-        [lane.key.protocol for lane in node.lanes if lane.ready and not lane.key.tracking]
+        [lane.key.protocol for lane in node.lanes if lane.ready and lane.key.shared]
         for node in rig.plane.router.territory.nodes.values()
     ]
 
@@ -213,7 +213,7 @@ def test_what_a_lost_connection_may_still_run_is_forgotten_before_the_other_prot
     send_at_once(client, how, "SET {f} new")
     rig.run_proxy()
     for stream in rig.control.dials[:]:
-        if stream.key.protocol == (3 if how == "HELLO 3" else 2) and not stream.key.tracking:
+        if stream.key.protocol == (3 if how == "HELLO 3" else 2) and stream.key.shared:
             rig.control.dials.remove(stream)
             rig.connect_lane(stream)
     while rig.cluster.value(b"{f}") is None:
