@@ -13,6 +13,7 @@ from mypy_extensions import i64
 
 from slotproxy.dataplane.dispatching import Transaction, dispatch
 from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.subscribing import Subscriptions
 from slotproxy.dataplane.transport import Transport
 from slotproxy.dataplane.turns import LARGE_IN_FLIGHT, RECEIVE, Turns
 from slotproxy.dataplane.watching import Watching
@@ -44,6 +45,8 @@ class Client(Turns):
         self.leaving: bool = False  # closes behind the reply to the command that is being answered
         self.transaction: Transaction | None = None  # since MULTI
         self.watching: Final = Watching(plane)
+        self.subscriptions: Subscriptions | None = None  # since the first
+        self.confined: bool = False  # may say only what a RESP2 client that has subscribed may
         self.no_evict: bool = False  # CLIENT NO-EVICT, which nothing here heeds
         self.open(transport)
 
@@ -100,7 +103,8 @@ class Client(Turns):
                     continue
                 buffer: bytes = scanner.buffer
                 command = table.get(buffer[scanner.name_start : scanner.name_end])
-                if command is None or not command.single_key or scanner.argc < 2 or self.transaction is not None:
+                plain = command is not None and command.single_key and scanner.argc >= 2
+                if command is None or not plain or self.transaction is not None or self.confined:
                     self.take_other(buffer[scanner.start : scanner.end])
                     continue
                 slot: i64 = slot_at(buffer, scanner.key_start, scanner.key_end)
@@ -165,6 +169,18 @@ class Client(Turns):
             self.lane = self.pool.lane_of(self.id, protocol)
             self.plane.fencing.pass_on(left, self.lane)
             self.watching.give_up()
+            self.confine()
+
+    def confine(self) -> None:
+        """Its subscriptions, or its protocol, may have changed."""
+        have = self.subscriptions
+        self.confined = self.protocol == 2 and have is not None and have.total() > 0
+
+    def unsubscribe_all(self) -> None:
+        """It gets no messages any more."""
+        if self.subscriptions is not None:
+            self.subscriptions.clear(self)
+            self.confine()
 
     # Out
 
@@ -182,6 +198,10 @@ class Client(Turns):
         request = Request(self, _ANSWERED, 0, b"", self.reactor.now)
         self.queue.push(request)
         return request
+
+    def is_slow(self) -> bool:
+        """Whether what it has not taken is more than it may leave lying."""
+        return self.unsent() > self._max_output
 
     def on_drained(self) -> None:
         self.plane.counters.client_bytes_out += self.sent
@@ -229,4 +249,5 @@ class Client(Turns):
             task.abandon()
         self.transaction = None
         self.watching.close()
+        self.unsubscribe_all()
         self.plane.client_closed(self)
