@@ -157,7 +157,8 @@ def _is_allowed(client: "Client", plane: "Plane", decision: Decision, arguments:
     called = plane.table.resolve(arguments)
     if called is None or called.name in ALLOWED or isinstance(decision, (Answer, Unknown, Hangup)):
         return True
-    client.answer(not_while_subscribed(called.name))
+    refusal = not_while_subscribed(called.name)
+    client.answer(aborted(refusal) if called.name == "exec" else refusal)
     return False
 
 

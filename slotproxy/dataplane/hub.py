@@ -57,6 +57,7 @@ class Topic:
         self.subscribers: Final[dict[Client, None]] = {}
         self.waiting: Final[dict[Subscribe, None]] = {}  # who subscribes, and has not been confirmed
         self.feeds: list[Feed] = []
+        self.whole: bool = False  # it has been subscribed wherever it has to be since the last gap
         self.named: Node | None = None  # a MOVED named this node, and the map has not changed since
         self.tried: list[Node] = []  # nodes that have refused it since it last waited
 
@@ -202,7 +203,7 @@ class Hub(Timer):
         """Place a topic anew. Where that adds a node, what was published there before is missing."""
         before = topic.feeds
         self._place(topic)
-        if topic.subscribers and any([feed not in before and not feed.has_confirmed(topic) for feed in topic.feeds]):
+        if any([feed not in before and not feed.has_confirmed(topic) for feed in topic.feeds]):
             self._note_gap(topic)
 
     def _drop(self, feed: Feed, why: str) -> None:
@@ -249,7 +250,8 @@ class Hub(Timer):
         self._tell_waiting(topic)
 
     def _tell_waiting(self, topic: Topic) -> None:
-        if topic.waiting and topic.is_confirmed():
+        if topic.is_confirmed():
+            topic.whole = True
             waiting = list(topic.waiting)
             topic.waiting.clear()
             for subscribe in waiting:
@@ -313,6 +315,10 @@ class Hub(Timer):
         self._look_soon(_IDLE)
 
     def _note_gap(self, topic: Topic) -> None:
+        """Something may be missing from now on, until the topic is whole again."""
+        if not topic.whole:
+            return
+        topic.whole = False
         self._plane.counters.subscription_gaps += len(topic.subscribers)
 
     # Later
@@ -359,7 +365,7 @@ class Hub(Timer):
 
     def receivers(self, kind: Kind, channel: bytes) -> int:
         """How many clients get a message that is published there; a client counts once for each of its topics."""
-        return sum([len(topic.subscribers) for topic in self._concerned(kind, channel)])
+        return sum([len(topic.subscribers) for topic in self._concerned(kind, channel) if topic.whole])
 
     def counted_at(self, node: "Node", kind: Kind, channel: bytes) -> int:
         """As how many receivers a node counts the hub."""

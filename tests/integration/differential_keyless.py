@@ -141,7 +141,7 @@ MIGRATE 127.0.0.1 1 a 0 10 | MODULE LOAD x | MODULE LOADEX x | MODULE UNLOAD x |
 """
 
 NOT_COMPARED: Final[dict[str, str]] = {
-    "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe": "subscriptions: not served yet",
+    "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe": "tests/integration/test_pubsub_differential.py",
     "monitor client|tracking": "state of a connection: not served yet",
     "restore-asking pfselftest": "for nodes and developers of Redis",
     "quit": "the connection ends: tests/integration/test_answers.py",
