@@ -26,16 +26,25 @@ WITHIN = 60.0
 STOP_TIMEOUT = 20.0
 
 
-class Program:
-    """`python -m WORDS`, in the root of the repository. Its output goes to files in the guard's folder."""
+def python(*words: str) -> tuple[str, ...]:
+    """The command line of a module and its arguments."""
+    return (sys.executable, "-m", *words)
 
-    def __init__(self, name: str, words: Sequence[str], environ: Mapping[str, str], guard: Guard) -> None:
+
+def python_client(module: str) -> tuple[str, ...]:
+    return python("tests.applications.client", module)
+
+
+class Program:
+    """A command, run in the root of the repository. Its output goes to files in the guard's folder."""
+
+    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str], guard: Guard) -> None:
         self.name = name
         self._guard = guard
         self._paths = [guard.folder / f"{name}.{stream}" for stream in ("stdout", "stderr")]
         with self._paths[0].open("wb") as stdout, self._paths[1].open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *words],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=stdout,
                 stderr=stderr,
@@ -79,10 +88,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Application:
-    """`module`: what `tests.applications.client` runs. `worker`: the words behind `python -m`, in which the word URL
-    stands for the address. `keys`: some that it uses, also when they are empty. `stop`: ends the worker in peace."""
+    """`client`: a command that answers as `tests.applications.client` does. `worker`: a command in which the word URL
+    stands for the address, or none. `keys`: some that it uses, also when they are empty. `stop`: ends the worker in
+    peace."""
 
-    module: str
+    client: tuple[str, ...]
     worker: tuple[str, ...]
     keys: tuple[str, ...]
     stop: signal.Signals = signal.SIGTERM
@@ -90,7 +100,7 @@ class Application:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the client was answered, what is left in Redis, and what the worker wrote."""
+    """What the client was answered, what is left in Redis, and what the worker wrote, if there was one."""
 
     prepared: Any
     rounds: list[Any]
@@ -104,10 +114,15 @@ def said(programs: Sequence[Program]) -> str:
 
 
 async def run(application: Application, stage: Stage, guard: Guard, environ: Mapping[str, str]) -> Outcome:
-    """Work is asked for, then a worker starts, then the stage does what it does, until all is done."""
+    """Work is asked for, then a worker starts, then the stage does what it does, until all is done.
+
+    APPLICATION_SUBSCRIBES stands in the environment where clients can subscribe: programs leave that out elsewhere.
+    """
     environ = {"APPLICATION_URL": stage.url, **environ}
-    programs = [Program("client", ["tests.applications.client", application.module], environ, guard)]
-    client = programs[0]
+    if await stage.subscribes():
+        environ["APPLICATION_SUBSCRIBES"] = "yes"
+    client = Program("client", application.client, environ, guard)
+    programs, workers = [client], list[Program]()
 
     async def answered(count: int) -> None:
         """Wait until the client has had so many more answers."""
@@ -118,17 +133,20 @@ async def run(application: Application, stage: Stage, guard: Guard, environ: Map
     try:
         with trio.fail_after(2 * WITHIN):
             await answered(1)
-            words = [stage.url if word == "URL" else word for word in application.worker]
-            programs.append(worker := Program("worker", words, environ, guard))
+            if application.worker:
+                command = [stage.url if word == "URL" else word for word in application.worker]
+                workers.append(Program("worker", command, environ, guard))
+                programs += workers
             await stage.happen(application.keys, answered)
             client.end_input()
             await client.ended(WITHIN)
-            worker.interrupt(application.stop)
-            await worker.ended()
+            for worker in workers:
+                worker.interrupt(application.stop)
+                await worker.ended()
     except trio.TooSlowError:
         raise AssertionError(said(programs)) from None
     finally:
         for one in programs:
             one.kill()
     prepared, *rounds, finished = client.answers
-    return Outcome(prepared, rounds, finished, await stage.state(), worker.output)
+    return Outcome(prepared, rounds, finished, await stage.state(), "".join(worker.output for worker in workers))

@@ -15,7 +15,7 @@ from typing import Protocol
 import trio
 
 from slotproxy.demo.cluster import EmbeddedCluster
-from slotproxy.demo.connection import Argument, connect
+from slotproxy.demo.connection import Argument, ErrorReply, connect
 from slotproxy.demo.node import Node
 from slotproxy.demo.polling import until
 from slotproxy.demo.proxy import ProxyProcess
@@ -54,6 +54,14 @@ class Stage:
     async def happen(self, keys: Sequence[str], answered: Answered) -> None:
         """Returns when it has happened. `keys`: some that the application uses."""
         await answered(2)
+
+    async def subscribes(self) -> bool:
+        async with await connect("127.0.0.1", self.port) as connection:
+            try:
+                await connection.command("SUBSCRIBE", "any")
+            except ErrorReply:
+                return False
+            return True
 
     async def state(self) -> State:
         async with await connect("127.0.0.1", self.port) as connection:

@@ -14,7 +14,7 @@ import pytest
 
 from slotproxy.demo.guard import Guard
 from tests.applications.conftest import StageFactory
-from tests.applications.running import Application, Outcome, run
+from tests.applications.running import Application, Outcome, python, python_client, run
 from tests.applications.stages import Stage
 
 pytestmark = pytest.mark.extended
@@ -33,8 +33,8 @@ class Way:
         steps = ("", "\x06\x163", "\x06\x166", "\x06\x169")
         keys = [f"{prefix}{queue}{step}" for queue in QUEUES for step in steps]
         return Application(
-            module="tests.applications.celery_app",
-            worker=(
+            client=python_client("tests.applications.celery_app"),
+            worker=python(
                 *("celery", "-A", "tests.applications.celery_app", "worker"),
                 *("--concurrency", "2", "--queues", ",".join(QUEUES), "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle"),

@@ -14,7 +14,7 @@ import pytest
 
 from slotproxy.demo.guard import Guard
 from tests.applications.conftest import StageFactory
-from tests.applications.running import Application, Outcome, run
+from tests.applications.running import Application, Outcome, python, python_client, run
 from tests.applications.stages import Stage
 
 pytestmark = pytest.mark.extended
@@ -30,8 +30,8 @@ class Way:
     @property
     def application(self) -> Application:
         return Application(
-            module="tests.applications.huey_app",
-            worker=("huey.bin.huey_consumer", "tests.applications.huey_app.huey", *self.workers),
+            client=python_client("tests.applications.huey_app"),
+            worker=python("huey.bin.huey_consumer", "tests.applications.huey_app.huey", *self.workers),
             keys=tuple(f"huey.{kind}.shop" for kind in ("redis", "schedule", "results", "counters")),
             # SIGTERM would not wait for what is being done.
             stop=signal.SIGINT,

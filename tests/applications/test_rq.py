@@ -17,7 +17,7 @@ import pytest
 
 from slotproxy.demo.guard import Guard
 from tests.applications.conftest import StageFactory
-from tests.applications.running import Application, Outcome, run
+from tests.applications.running import Application, Outcome, python, python_client, run
 from tests.applications.stages import Stage
 
 pytestmark = pytest.mark.extended
@@ -35,7 +35,7 @@ class Way:
     @property
     def application(self) -> Application:
         words = ("rq.cli", "worker", "--url", "URL", "--with-scheduler", "--worker-class", self.worker, *MAINTENANCE)
-        return Application("tests.applications.rq_app", (*words, *self.queues), ("{rq}",))
+        return Application(python_client("tests.applications.rq_app"), python(*words, *self.queues), ("{rq}",))
 
 
 # A job whose dependencies are met is left to the next maintenance, by default in ten minutes, when a WATCH of RQ's
