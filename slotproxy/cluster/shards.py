@@ -9,6 +9,8 @@ Invariants:
 - A number is not given twice: a cursor of the shard that had it would skip keys of the other.
 - A replica that takes over has its primary's number, and another generation: its hash table has an order of its own,
   so a cursor of the old primary would skip keys. The shard is begun anew; keys may be returned twice, as SCAN allows.
+- A primary whose replica has taken its slots is no shard, also while nodes still show it as a primary: it has the same
+  keys. (One that was emptied slot by slot remains one: a walk can stand in it.)
 - A cursor is below 2**53 (what a JavaScript or Lua number holds), and 0 only at the beginning and at the end.
 
 Numbers are this process's own, by lowest slot at first. Must not know of connections.
@@ -33,6 +35,7 @@ class Shard:
         self.node: str = node
         self.generation: int = 1
         self.replicas: set[str] = set()
+        self.former: str = ""  # the primary before, until it is seen as a replica
 
     def cursor(self, inner: int) -> int:
         """The client's cursor for the node's own."""
@@ -56,7 +59,14 @@ class Shards:
         for first, _, owner in slot_map.ranges():
             if owner is not None:
                 lowest.setdefault(owner.id, first)
-        acting = {id for id, info in slot_map.nodes.items() if id in lowest or (info.primary and not info.failing)}
+        demoted = self._demoted(slot_map, lowest)
+        acting: set[str] = set()
+        for id, info in slot_map.nodes.items():
+            # A redirect can be ahead of the view: what replicates an owner of slots has no keys of its own.
+            owns = id in lowest and (info.primary or info.replicates not in lowest)
+            if owns or (info.primary and not info.failing and id not in demoted):
+                acting.add(id)
+        unnumbered = dict.fromkeys(sorted(acting, key=lambda id: (lowest.get(id, 1 << 14), id)))
         kept: list[Shard] = []
         unnumbered = dict.fromkeys(sorted(acting, key=lambda id: (lowest.get(id, 1 << 14), id)))
         for shard in self._shards:
@@ -67,6 +77,7 @@ class Shards:
             if shard.node not in acting:
                 heirs = [id for id in unnumbered if id in shard.replicas]
                 if heirs:
+                    shard.former = shard.node
                     shard.node = heirs[0]
                     shard.generation = shard.generation % _GENERATIONS + 1
                     del unnumbered[heirs[0]]
@@ -86,6 +97,19 @@ class Shards:
         for shard in kept:
             shard.replicas &= slot_map.nodes.keys()
         self._shards = kept
+
+    def _demoted(self, slot_map: SlotMap, lowest: dict[str, int]) -> set[str]:
+        """Nodes without slots of which a replica has those that they had. `lowest`: the owners of slots."""
+        demoted: set[str] = set()
+        for shard in self._shards:
+            info = slot_map.nodes.get(shard.former)
+            if info is not None and info.primary and info.id not in lowest and shard.node in lowest:
+                demoted.add(info.id)
+            else:
+                shard.former = ""
+            if shard.node not in lowest and any([id in lowest for id in shard.replicas]):
+                demoted.add(shard.node)
+        return demoted
 
     def find(self, cursor: int) -> tuple[Shard | None, int]:
         """The shard at which a client's cursor stands, and the cursor of its node; None: behind the last one."""

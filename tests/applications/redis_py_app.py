@@ -189,7 +189,7 @@ class Program:
     async def scan(self) -> None:
         """When no key is on its way from one node to another."""
         found = sorted([key async for key in each(self.client.scan_iter(match=f"{self.kind}:text:*", count=10))])
-        assert found == [f"{self.kind}:text:{place}" for place in range(TEXTS)]
+        assert found == [f"{self.kind}:text:{place}" for place in range(TEXTS)], found
         await self.close(self.client)
 
 

@@ -23,6 +23,7 @@ class Group:
         self.primary = self.members[0]
         self.parts = parts
         self.dead: set[str] = set()
+        self.demoted: set[str] = set()  # of whom it is not known yet everywhere
 
 
 def view(groups: Sequence[Group]) -> tuple[dict[str, NodeInfo], list[NodeInfo | None]]:
@@ -30,8 +31,8 @@ def view(groups: Sequence[Group]) -> tuple[dict[str, NodeInfo], list[NodeInfo | 
     infos: dict[str, NodeInfo] = {}
     for group in groups:
         for id in group.members:
-            # What died as a primary is shown as one until it comes back.
-            primary = id == group.primary or id in group.dead
+            # What died as a primary is shown as one until it comes back, what was demoted until it has said so.
+            primary = id == group.primary or id in group.dead or id in group.demoted
             replicates = "" if primary else group.primary
             infos[id] = NodeInfo(id, "h", 1, primary, id in group.dead, frozenset({("h", 1)}), replicates)
     total = sum(group.parts for group in groups)
@@ -132,6 +133,29 @@ def test_a_shard_that_was_taken_over_is_begun_anew() -> None:
     world.refresh()
     assert world.at(inside) == ("a0", 0)
     assert world.at(cursor) == ("a0", 0), "it was away in between"
+
+
+def test_a_primary_that_lost_its_slots_to_its_replica_is_no_shard_though_it_is_still_shown_as_a_primary() -> None:
+    world = three()
+    cursor = world.step(0, 17)
+    group = world.groups[0]
+    fail_over(group)
+    group.demoted.add("a0")
+    for _ in range(2):  # it stays so for some views
+        world.refresh()
+        assert world.at(cursor) == ("a1", 0)
+        assert walk(world) == ["a1", "b0", "c0"]
+    group.demoted.clear()
+    world.refresh()
+    assert walk(world) == ["a1", "b0", "c0"]
+    # As a primary of its own it has keys of its own.
+    group.members.remove("a0")
+    world.groups.append(alone := Group("a", 0, 0))
+    world.refresh()
+    assert walk(world) == ["a1", "b0", "c0", "a0"]
+    alone.parts = 1
+    world.refresh()
+    assert walk(world) == ["a1", "b0", "c0", "a0"]
 
 
 def test_an_emptied_primary_is_still_walked_and_one_that_left_is_passed_over() -> None:
