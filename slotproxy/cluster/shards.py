@@ -35,7 +35,7 @@ class Shard:
         self.node: str = node
         self.generation: int = 1
         self.replicas: set[str] = set()
-        self.former: str = ""  # the primary before, until it is seen as a replica
+        self.former: str = ""  # the primary before, until it has slots again
 
     def cursor(self, inner: int) -> int:
         """The client's cursor for the node's own."""
@@ -102,11 +102,11 @@ class Shards:
         """Nodes without slots of which a replica has those that they had. `lowest`: the owners of slots."""
         demoted: set[str] = set()
         for shard in self._shards:
-            info = slot_map.nodes.get(shard.former)
-            if info is not None and info.primary and info.id not in lowest and shard.node in lowest:
-                demoted.add(info.id)
-            else:
+            if shard.former in lowest or shard.node not in lowest:
                 shard.former = ""
+            elif shard.former:
+                # Also when it was shown as a replica once: of the nodes that are asked one lags behind another.
+                demoted.add(shard.former)
             if shard.node not in lowest and any([id in lowest for id in shard.replicas]):
                 demoted.add(shard.node)
         return demoted
