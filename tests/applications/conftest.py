@@ -14,6 +14,7 @@ from slotproxy.demo.cluster import EmbeddedCluster
 from slotproxy.demo.connection import connect
 from slotproxy.demo.guard import Guard
 from slotproxy.demo.proxy import ProxyProcess
+from tests.applications.installing import node_packages
 from tests.applications.stages import ClusterStage, FailoverStage, MovingStage, Stage
 from tests.conftest import NODE_TIMEOUT_MS, ProxyFactory
 from tests.integration.observing import by_label
@@ -23,6 +24,13 @@ from tests.servers import standalone_server
 REFUSED = ("-subscribe", "-psubscribe", "-unsubscribe", "-punsubscribe")
 
 StageFactory = Callable[..., Awaitable[Stage]]
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Iterator[dict[str, str]]:
+    """What to set for Node.js to find the libraries in node/package.json."""
+    with node_packages() as environ:
+        yield environ
 
 
 @pytest.fixture

@@ -35,6 +35,15 @@ def python_client(module: str) -> tuple[str, ...]:
     return python("tests.applications.client", module)
 
 
+def node(*words: str) -> tuple[str, ...]:
+    """The command line of a script of node/ and its arguments."""
+    return ("node", f"tests/applications/node/{words[0]}", *words[1:])
+
+
+def node_client(module: str) -> tuple[str, ...]:
+    return node("client.js", module)
+
+
 class Program:
     """A command, run in the root of the repository. Its output goes to files in the guard's folder."""
 
