@@ -28,7 +28,8 @@ def python_packages(*requirements: str) -> Iterator[dict[str, str]]:
     """What to set in the environment of a Python process that is to import them. By pip, fails without."""
     with TemporaryDirectory(prefix="slotproxy-test-") as folder:
         # An environment made by `venv --without-pip` is filled by the pip of the interpreter it was made from.
-        pip = [sys._base_executable, "-m", "pip", "--python", sys.executable, "--disable-pip-version-check"]
+        python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+        pip = [python, "-m", "pip", "--python", sys.executable, "--disable-pip-version-check"]
         done = _run([*pip, "install", "--quiet", "--target", folder, *requirements])
         if done.returncode:
             pytest.fail(f"pip could not install {' '.join(requirements)}:\n{done.stdout}{done.stderr}")

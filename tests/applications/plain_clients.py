@@ -15,7 +15,8 @@ def keys_of(kind: str) -> tuple[str, ...]:
 def check(outcome: Outcome, *kinds: str) -> None:
     """The programs look at their replies; this is what they have written."""
     rounds = len(outcome.rounds)
-    per_round = {**{f"pipe:{place}": 1 for place in range(8)}, "{block}:a": 1, "{block}:b": 1, "watched": 2, "script": 3}
+    per_round = {f"pipe:{place}": 1 for place in range(8)}
+    per_round |= {"{block}:a": 1, "{block}:b": 1, "watched": 2, "script": 3}
     assert outcome.state.ran == {f"{kind}:{name}": n * rounds for kind in kinds for name, n in per_round.items()}
     left = [*(f"text:{place}" for place in range(8)), "stream", "hash", "ranked"]
     assert outcome.state.keys == {f"{kind}:{name}" for kind in kinds for name in left}

@@ -57,7 +57,8 @@ class Program:
         await got(client.aclose() if self.kind == "asyncio" else client.close())
 
     async def round(self) -> None:
-        waiting = threading.Thread(target=asyncio.run, args=(self.pop(popped := []),))
+        popped: list[tuple[str, str]] = []
+        waiting = threading.Thread(target=asyncio.run, args=(self.pop(popped),))
         waiting.start()
         await self.pipelines()
         await self.push()
@@ -99,7 +100,7 @@ class Program:
 
     async def transactions(self) -> None:
         pipe = self.client.pipeline()
-        pipe.incr(f"ran:{self.kind}:{{block}}:a").incr(f"ran:{self.kind}:{{block}}:b").lrange(f"{{block}}:{self.kind}", 0, -1)
+        pipe.incr(f"ran:{self.kind}:{{block}}:a").incr(f"ran:{self.kind}:{{block}}:b").lrange("{block}:none", 0, -1)
         assert await got(pipe.execute()) == [self.number + 1, self.number + 1, []]
 
     async def watching(self) -> None:
