@@ -58,6 +58,6 @@ def limited(name: str, number: int) -> list[int]:
 
 
 def finish() -> int:
-    """How many keys of the limits were left."""
+    """How many keys of the limits there were. Their script looks for them by a pattern, on one node."""
     assert _cache.clear() and _cache.get("counted") is None
-    return int(_storage.reset())
+    return int(_storage.reset()) if "{" in PREFIX else 0
