@@ -11,15 +11,17 @@ from typing import Any
 
 from celery import Celery, chain, chord, signals
 
-from tests.applications.client import until
+from tests.applications.client import WITHIN, until
 from tests.applications.counting import append, count, runs
 
 PREFIX = os.environ.get("BROKER_PREFIX", "")
 PRIORITIES = (9, 3, 0, 6, 0, 9, 6, 3)
 
+# Binds the queues of its replies by scripts over two keys, which have to lie in one slot.
+REMOTE_CONTROL = bool(PREFIX)
+
 configuration = {
-    # Both would subscribe, which is refused; gossip and mingle have flags of the worker.
-    "worker_enable_remote_control": False,
+    "worker_enable_remote_control": REMOTE_CONTROL,
     # A chord's script has six keys.
     "result_backend_transport_options": {"global_keyprefix": "{celery}"},
     # redis-py 8 gives up a command after five seconds and sends it again; the result backend has two minutes.
@@ -68,9 +70,8 @@ def received(request: Any, **_: object) -> None:
 
 
 def result_of(result: Any) -> Any:
-    """What `result.get()` returns, without the SUBSCRIBE that it waits with."""
-    until(result.ready)
-    return result.get()
+    """Waits with SUBSCRIBE."""
+    return result.get(timeout=WITHIN)
 
 
 _early: list[Any] = []
@@ -94,6 +95,8 @@ def perform(number: int) -> list[Any]:
     joined = chord(header)(total.s(f"{number}:total"))
     # Not its result: that can be overwritten, for Celery publishes a retry before it stores that there will be one.
     until(lambda: runs(retried) == 3)
+    if REMOTE_CONTROL:
+        until(lambda: bool(app.control.ping(timeout=1, limit=1)))
     return [[result_of(result) for result in sums], result_of(chained), result_of(joined)]
 
 

@@ -1,24 +1,27 @@
 """An RQ application: queues, results, failures, retries, dependencies, unique and scheduled jobs, rate limits.
 
-RQ_QUEUES names its queues, RQ_LIMITS says whether it has rate limits. RQ itself reads RQ_KEY_PREFIX.
+RQ_QUEUES names its queues, RQ_LIMITS says whether it has rate limits, RQ_COMMANDS whether its worker can stop jobs. RQ itself reads RQ_KEY_PREFIX.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from typing import Any
 
 from redis import Redis
 from rq import Queue, Retry
+from rq.command import send_stop_job_command
 from rq.exceptions import DuplicateJobError
 from rq.rate_limit import RateLimit
 
 from tests.applications.client import WITHIN, until
-from tests.applications.counting import append, count
+from tests.applications.counting import append, count, runs
 
 QUEUES = os.environ["RQ_QUEUES"].split()
 LIMITS = "RQ_LIMITS" in os.environ
+COMMANDS = "RQ_COMMANDS" in os.environ
 
 
 def plus(value: int, name: str, amount: int) -> int:
@@ -41,6 +44,11 @@ def stubborn(name: str) -> int:
 def hopeless(name: str) -> None:
     count(name)
     raise ValueError(name)
+
+
+def endless(name: str) -> None:
+    count(name)
+    time.sleep(1000)
 
 
 _redis: Any = Redis.from_url(os.environ["APPLICATION_URL"])
@@ -74,7 +82,17 @@ def perform(number: int) -> list[Any]:
     sums = [result_of(job) for job in (*jobs, dependent, unique_job(number), *limited)]
     until(lambda: bool(failing.is_failed))
     until(lambda: bool(retried.is_finished))
+    if COMMANDS:
+        stop_one(number)
     return [sums, last_line(failing), retried.return_value()]
+
+
+def stop_one(number: int) -> None:
+    """The worker is told by PUBLISH."""
+    job = _queues[0].enqueue(endless, f"{number}:endless")
+    until(lambda: runs(f"{number}:endless") == 1)
+    send_stop_job_command(_redis, job.id)
+    until(lambda: bool(job.is_stopped))
 
 
 def unique_job(number: int) -> Any:

@@ -37,7 +37,7 @@ class Way:
             worker=python(
                 *("celery", "-A", "tests.applications.celery_app", "worker"),
                 *("--concurrency", "2", "--queues", ",".join(QUEUES), "--loglevel", "INFO"),
-                *("--without-gossip", "--without-mingle"),
+                *(() if prefix else ("--without-gossip", "--without-mingle")),
             ),
             keys=(*keys, f"{prefix}unacked", f"{prefix}unacked_index", "{celery}"),
         )
@@ -62,7 +62,6 @@ async def test_celery_while_slots_move(moving: StageFactory, guard: Guard, way: 
     check(await run(way.application, await moving(*way.flags), guard, way.environ))
 
 
-@pytest.mark.parametrize("way", ["per-slot"], indirect=True)
 async def test_celery_while_nodes_fail_over(failing_over: StageFactory, guard: Guard, way: Way) -> None:
     check(await run(way.application, await failing_over(*way.flags), guard, way.environ))
 

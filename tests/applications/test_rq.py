@@ -30,7 +30,9 @@ class Way:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        return {"RQ_QUEUES": " ".join(self.queues), "RQ_KEY_PREFIX": "{rq}"}
+        # A worker that does the work in its own process cannot be told to stop it.
+        commands = {"RQ_COMMANDS": "yes"} if self.worker == "rq.Worker" else {}
+        return {"RQ_QUEUES": " ".join(self.queues), "RQ_KEY_PREFIX": "{rq}", **commands}
 
     @property
     def application(self) -> Application:
@@ -75,6 +77,8 @@ def check(outcome: Outcome, way: Way, limits: Mapping[str, str]) -> None:
         names += [f"limited:{place}" for place in limited]
         expected.update({f"{number}:{name}": 1 for name in names})
         expected[f"{number}:stubborn"] = 3
+        if "RQ_COMMANDS" in way.environ:
+            expected[f"{number}:endless"] = 1
         sums = [number + amount for amount in (0, 1, 2, 3, 1000, 7, *limited)]
         assert results == [sums, f"ValueError: {number}:hopeless", 3], number
     assert outcome.finished == [21]
