@@ -100,7 +100,7 @@ async def no_trouble(front: ProxyProcess) -> None:
     metrics = await front.metrics()
     for name in ("in_doubt_total", "parked_expired_total", "transactions_partial_total"):
         assert metrics[f"slotproxy_{name}"] == 0, name
-    # ERR: what a server says to commands of newer ones, and to a program that asked for it; the proxy's own errors stand
-    # above. NOSCRIPT: redis-py then sends the text.
+    # ERR: what a server says to commands of newer ones, and to a program that means it to; the proxy's own errors
+    # stand above. NOSCRIPT: the library then sends the text.
     errors = await by_label(front, "slotproxy_errors_total", "code")
     assert set(errors) <= {"ERR", "NOSCRIPT"}, errors

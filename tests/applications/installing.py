@@ -51,8 +51,8 @@ def node_packages() -> Iterator[dict[str, str]]:
         done = _run([npm, "ci", *options])
         if done.returncode:
             said = done.stdout + done.stderr
-            if any(word in said for word in OFFLINE):
-                pytest.skip(f"npm cannot reach its registry:\n{said}")
+            if (unreachable := next((word for word in OFFLINE if word in said), None)) is not None:
+                pytest.skip(f"npm cannot reach its registry: {unreachable}")
             pytest.fail(f"npm ci failed:\n{said}")
         yield {"NODE_PATH": f"{folder}/node_modules"}
 

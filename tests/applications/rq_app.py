@@ -1,6 +1,7 @@
 """An RQ application: queues, results, failures, retries, dependencies, unique and scheduled jobs, rate limits.
 
-RQ_QUEUES names its queues, RQ_LIMITS says whether it has rate limits, RQ_COMMANDS whether its worker can stop jobs. RQ itself reads RQ_KEY_PREFIX.
+RQ_QUEUES names its queues, RQ_LIMITS says whether it has rate limits, RQ_COMMANDS whether its worker can stop jobs. RQ
+itself reads RQ_KEY_PREFIX.
 """
 
 from __future__ import annotations

@@ -34,9 +34,10 @@ def redis_py_5() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(params=WAYS, ids=" ".join)
-def environ(request: pytest.FixtureRequest, redis_py_5: dict[str, str]) -> dict[str, str]:
+def environ(request: pytest.FixtureRequest) -> dict[str, str]:
     which, protocol = request.param
-    return {**(redis_py_5 if which == "5" else {}), **PROTOCOLS[protocol]}
+    installed = request.getfixturevalue("redis_py_5") if which == "5" else {}
+    return {**installed, **PROTOCOLS[protocol]}
 
 
 async def test_redis_py_on_one_server(alone: Stage, guard: Guard, environ: dict[str, str]) -> None:
