@@ -24,10 +24,22 @@ exports.prepare = async () => {
 
 const result = (job) => job.waitUntilFinished(events, WITHIN * 1000);
 
+// A node whose slot is on its way can refuse the script, for it uses the new job's key without saying so: see README.
+async function addDelayed(...job) {
+  let added;
+  await until(async () => {
+    added = await shop.add(...job).catch((error) => {
+      if (!error.message.includes('access a non local key')) throw error;
+    });
+    return added !== undefined;
+  });
+  return added;
+}
+
 exports.perform = async (number) => {
   const plus = (name, amount, opts) => ({ name: 'plus', data: { name: `${number}:${name}`, value: number, amount }, opts });
   const sums = await shop.addBulk([0, 1, 2, 3].map((place) => plus(`plus:${place}`, place)));
-  const delayed = await shop.add(...Object.values(plus('delayed', 100, { delay: 20 })));
+  const delayed = await addDelayed(...Object.values(plus('delayed', 100, { delay: 20 })));
   const retry = { attempts: 3, backoff: { type: 'fixed', delay: 10 } };
   const stubborn = await shop.add('stubborn', { name: `${number}:stubborn` }, retry);
   const unique = { jobId: `unique-${number}` };
