@@ -64,6 +64,10 @@ class Pool:
             self._territory.connect_lanes(first, self._shared)
         return first + client_id % self._shared
 
+    def retire(self) -> None:
+        """No client sends here any more; what was sent is still answered."""
+        self._territory.retire_lanes(self._first, 2 * self._shared)
+
     def close(self) -> None:
-        """No client is left."""
+        """Nothing is left that could be sent here."""
         self._territory.drop_lanes(self._first, 2 * self._shared)

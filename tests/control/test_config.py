@@ -15,6 +15,7 @@ from slotproxy.control.config import (
     from_arguments,
     settings_table,
 )
+from slotproxy.control.secrets import ClientAuth
 
 NEEDED = ("--cluster", "10.0.0.1:7001")
 
@@ -42,6 +43,8 @@ def test_the_defaults_are_those_promised() -> None:
         cluster=(("10.0.0.1", 7001),),
         cluster_user=None,
         cluster_password=None,
+        cluster_password_file=None,
+        client_auth=ClientAuth(),
         address_map=AddressMap(),
         connections_per_node=2,
         connect_timeout=5.0,
@@ -77,7 +80,7 @@ def test_a_switch_needs_no_value() -> None:
 
 def test_every_setting_has_a_flag_a_variable_and_a_field() -> None:
     fields = {field.name for field in dataclasses.fields(Config)}
-    assert {setting.name for setting in SETTINGS} == fields - {"cluster_password"} | {"cluster_password_file"}
+    assert {setting.name for setting in SETTINGS} == fields - {"cluster_password"}
     for flag, variable, default, meaning in settings_table():
         assert variable == "SLOTPROXY_" + flag[2:].upper().replace("-", "_")
         assert default
@@ -97,6 +100,7 @@ def test_every_flag_and_every_variable_is_heard_and_a_wrong_value_named(
         "cluster_password_file": str(file),
         "address_map": "a=b",
         "admin": "off",
+        "client_auth": "passthrough",
         "log_level": "debug",
         "log_format": "json",
         "allow_admin": "yes",

@@ -15,8 +15,10 @@ from typing import Any
 import hiredis
 
 from slotproxy.cluster.topology import Topology
+from slotproxy.dataplane.accounts import NONE, Grant
 from slotproxy.dataplane.lanes import Node
-from slotproxy.dataplane.nodestreams import Greeting, NodeStream
+from slotproxy.dataplane.logins import Login
+from slotproxy.dataplane.nodestreams import Greeting, NodeStream, StreamKey
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solitary import Asked
@@ -24,6 +26,7 @@ from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.redirects import Refusal
 from slotproxy.protocol.requests import RequestLimits
+from slotproxy.protocol.users import parse_users
 from tests.scripted_frames import pack
 from tests.scripted_node import NodeLink, ScriptedCluster, ScriptedNode
 from tests.watched_socket import WatchedSocket, socket_pair
@@ -52,6 +55,8 @@ class ScriptedControl:
         self.confirmations: list[tuple[Request, Node, Refusal, bytes]] = []
         self.asides: list[tuple[Request, Node]] = []
         self.supplies: list[tuple[bytes, Node, Asked]] = []
+        self.logins: list[Login] = []  # not judged yet
+        self.forgotten: list[Grant] = []
         self.table_reads = 0  # asked for, and not answered yet
         self.table_reads_in_all = 0
 
@@ -67,8 +72,14 @@ class ScriptedControl:
     def supply_nowait(self, name: bytes, node: Node, asked: Asked) -> None:
         self.supplies.append((name, node, asked))
 
-    def ask_aside_nowait(self, request: Request, node: Node, protocol: int) -> None:
+    def ask_aside_nowait(self, request: Request, node: Node, key: StreamKey) -> None:
         self.asides.append((request, node))
+
+    def check_login_nowait(self, login: Login) -> None:
+        self.logins.append(login)
+
+    def forget_login_nowait(self, grant: Grant) -> None:
+        self.forgotten.append(grant)
 
     def read_table_nowait(self) -> None:
         self.table_reads += 1
@@ -157,6 +168,8 @@ class Rig:
         max_output: int = 16_777_216,
         max_exclusive: int = 100,
         per_slot: bool = False,
+        client_auth: str = NONE,
+        users: str | None = None,
         table: CommandTable = TABLE,
     ) -> None:
         self.clock = ManualClock()
@@ -172,6 +185,8 @@ class Rig:
             lanes,
             max_exclusive=max_exclusive,
             per_slot=per_slot,
+            client_auth=client_auth,
+            users=None if users is None else parse_users(users.encode()),
         )
         self.denied = b""  # what nodes answer to MULTI and EXEC
         self.plane = Plane(self.control, limits, self.clock, "0.0.0")
