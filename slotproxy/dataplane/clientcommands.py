@@ -31,7 +31,7 @@ _OVERFLOW: Final = 1 << 62  # milliseconds from which on the server's sum with t
 
 def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
     """The reply to a CLIENT subcommand; b"" for none (CLIENT REPLY OFF and SKIP)."""
-    request = parse_client(arguments)
+    request = parse_client(arguments, client.grant.account.name)
     if isinstance(request, bytes):
         return request
     if isinstance(request, GetId):

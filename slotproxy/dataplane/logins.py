@@ -19,7 +19,7 @@ from slotproxy.dataplane.solitary import Solitary
 from slotproxy.protocol.blocks import aborted
 from slotproxy.protocol.clientfilters import integer_of
 from slotproxy.protocol.commands import Command
-from slotproxy.protocol.decisions import Answer, AnswerLocally, Decision, Hangup, Unknown
+from slotproxy.protocol.decisions import Answer, AnswerLocally, Decision, Hangup, Unknown, unknown_subcommand
 from slotproxy.protocol.resp import error
 
 if TYPE_CHECKING:
@@ -127,5 +127,12 @@ def is_kept_out(
     reply = NOAUTH
     if isinstance(decision, (Answer, Unknown)) and decision.frame.startswith(_NO_COMMAND):
         reply = decision.frame
+    elif name == "client" and "|" not in _name_of(plane, arguments):
+        reply = unknown_subcommand(arguments)
     client.answer(aborted(reply) if arguments[0].lower() == b"exec" else reply)
     return True
+
+
+def _name_of(plane: "Plane", arguments: list[bytes]) -> str:
+    called = plane.table.resolve(arguments)
+    return "" if called is None else called.name

@@ -194,6 +194,9 @@ class Rig:
         self.clients: list[ScriptedClient] = []
         self.sockets: list[WatchedSocket] = []  # the proxy's ends
         self._ends: dict[tuple[str, int], WatchedSocket] = {}
+        self.passwords: dict[bytes, bytes] = {}  # of the cluster's users
+        self.grants: dict[tuple[bytes, bytes], Grant] = {}  # by user and password
+        self.judging = True  # whether `run` has nodes judge logins by itself
         self.dialling = True  # whether `run` connects lanes by itself
         self.reading = True  # whether clients read by themselves
         self.next_table: CommandTable | None = None  # what the nodes' table is when it is read again
@@ -233,6 +236,7 @@ class Rig:
                 link.drop()
         sock = node.connect()
         node.links[-1].protocol = lane.key.protocol
+        node.links[-1].user = lane.key.identity.name
         for command in lane.key.prepare:
             node.run(node.links[-1], command, asking=False)
         self.sockets.append(sock)
@@ -254,6 +258,22 @@ class Rig:
         """Answer the oldest question about a script's refusal."""
         request, node, refusal, reply = self.control.confirmations.pop(0)
         self.plane.confirmed(request, node, refusal, reply, genuine)
+
+    def judge(self) -> None:
+        """A node judges the oldest login, by `passwords`."""
+        login = self.control.logins.pop(0)
+        given = login.given
+        if given is None:
+            return
+        user = given.user or b"default"
+        if self.passwords.get(user) != given.password:
+            self.plane.login_judged(login, None, b"-WRONGPASS no such pair\r\n")
+            return
+        grant = self.grants.get((user, given.password))
+        if grant is None or grant in self.control.forgotten:
+            grant = self.plane.accounts.grant(user, b"%d" % (len(self.grants) + 1))
+            self.grants[(user, given.password)] = grant
+        self.plane.login_judged(login, grant, b"")
 
     def supply(self, *, found: bool = True) -> None:
         """The oldest function that was asked for is brought to its node, unless nobody has it."""
@@ -288,6 +308,9 @@ class Rig:
             moved += self.cluster.serve()
             if self.dialling:
                 moved += self.connect()
+            if self.judging and self.control.logins:
+                moved += 1
+                self.judge()
             if self.table_is_read and self.control.table_reads:
                 moved += 1
                 self.read_table()
