@@ -195,6 +195,7 @@ class Plane(TickListener):
         self._last_client += 1
         client = Client(self, transport, self._last_client, address)
         self.clients[client.id] = client
+        self._leave()  # there may be a time by which it has to log in
 
     def client_closed(self, client: Client) -> None:
         """A client has closed its transport."""

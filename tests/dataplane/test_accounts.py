@@ -275,7 +275,8 @@ def test_who_leaves_while_a_node_judges_is_forgotten(passthrough: Rig) -> None:
 def test_watched_keys_count_as_touched_when_the_user_changes(passthrough: Rig) -> None:
     rig = passthrough
     client = rig.client()
-    assert said(rig, "AUTH alice a1", "WATCH {f}", "AUTH bob b1", "MULTI", "INCR {f}", "EXEC", client=client)[-1] == "None"
+    replies = said(rig, "AUTH alice a1", "WATCH {f}", "AUTH bob b1", "MULTI", "INCR {f}", "EXEC", client=client)
+    assert replies[-1] == "None"
 
 
 def test_connections_and_secrets_of_a_user_end_some_time_after_its_last_client(passthrough: Rig) -> None:
