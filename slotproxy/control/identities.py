@@ -31,7 +31,8 @@ _log = logging.getLogger("slotproxy.identities")
 
 _AT_ONCE = 32  # logins that are judged, or nodes that are asked
 _ANSWER = 2.0  # seconds that a node may take
-_GAP = 1.0  # seconds between two rounds of questions, once all is known
+_GAP = 1.0  # seconds between two rounds of questions at least
+_GAP_UNDECIDED = 0.1  # while no node has answered
 
 
 class Identities:
@@ -123,9 +124,9 @@ class Identities:
         while True:
             self._wanted = trio.Event()
             decided = await self._look()
-            if decided:
-                await trio.sleep(_GAP)
-            with trio.move_on_after(self._interval):
+            gap = min(_GAP, self._interval / 2) if decided else _GAP_UNDECIDED
+            await trio.sleep(gap)
+            with trio.move_on_after(self._interval - gap if decided else 0):
                 await self._wanted.wait()
 
     async def _look(self) -> bool:

@@ -28,7 +28,7 @@ from slotproxy.control.dialling import open_stream
 from slotproxy.control.identities import Identities
 from slotproxy.control.listeners import listen_all, serve_listeners
 from slotproxy.control.querying import ask_aside, ask_commands, ask_topology, ask_version
-from slotproxy.control.secrets import read_client_auth, read_password
+from slotproxy.control.rereading import reread
 from slotproxy.control.supplying import Functions
 from slotproxy.dataplane.accounts import PASSTHROUGH, Grant
 from slotproxy.dataplane.counters import Counters
@@ -112,6 +112,7 @@ class Proxy:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until a signal; returns when drained. Raises ConfigError where an address cannot be used."""
+        config = self._config
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -120,7 +121,7 @@ class Proxy:
                 listeners = await listen_all(self._config.listen)
                 nursery.start_soon(self._run_reactor)
                 nursery.start_soon(self._refresher.run)
-                if self._config.client_auth.mode == PASSTHROUGH:
+                if config.client_auth.mode == PASSTHROUGH:
                     nursery.start_soon(self._identities.run)
                 accepting = trio.CancelScope()
                 nursery.start_soon(serve_listeners, listeners, self.plane, accepting)
@@ -130,7 +131,7 @@ class Proxy:
                 task_status.started()
                 async for number in signals:
                     if number == signal.SIGHUP:
-                        self._reread()
+                        reread(config, self._credentials, self.plane)
                         continue
                     _log.info("%s: draining", signal.Signals(number).name)
                     break
@@ -172,30 +173,6 @@ class Proxy:
     def forget_login_nowait(self, grant: Grant) -> None:
         """Forget credentials."""
         self._identities.forget(grant)
-
-    def _reread(self) -> None:
-        """SIGHUP: the files of secrets are read again; of one that is wrong, what was read before holds."""
-        config = self._config
-        try:
-            if (file := read_password(config.cluster_password_file or "")) is not None:
-                self._credentials.password = file.password
-                _log.info("SIGHUP: %s was read again, for new connections to nodes", file.path)
-        except ValueError as problem:
-            path = config.cluster_password_file
-            _log.error("SIGHUP: --cluster-password-file %s is not used: expected %s", path, problem)
-        if config.client_auth.users is None:
-            return
-        try:
-            users = read_client_auth(config.client_auth.path).users
-        except ValueError as problem:
-            _log.error("SIGHUP: --client-auth %s is not used: expected %s", config.client_auth.path, problem)
-            return
-        assert users is not None, "a path is neither none nor passthrough"
-        closed = self.plane.use_users(users)
-        _log.info("SIGHUP: %s was read again; %d clients closed", config.client_auth.path, len(closed))
-        for name in sorted(set(closed)):
-            _log.warning("user %s: clients closed: removed, off, or without the password by which they came in",
-                         ascii(name)[1:])  # fmt: skip
 
     def refresh_nowait(self, why: str) -> None:
         """Refresh the topology soon."""

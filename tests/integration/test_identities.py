@@ -241,7 +241,8 @@ async def test_what_is_said_before_a_login_is_what_one_server_says(
     lines = [
         "GET a", "NOSUCH a", "GET", "HELLO", "HELLO 3", "HELLO 9", "HELLO 3 FOO", "HELLO 3 AUTH default bad",
         "AUTH a b c", "AUTH bad", "RESET", "MULTI", "EXEC", "DISCARD", "CLIENT ID", "CLIENT FOO", "PING", "ECHO",
-        "SUBSCRIBE x", "QUIT", "ACL WHOAMI", "DBSIZE", "MGET a b", "CLUSTER INFO", "HELLO 2 SETNAME a AUTH nobody x", "EXEC x",
+        "SUBSCRIBE x", "QUIT", "ACL WHOAMI", "DBSIZE", "MGET a b", "CLUSTER INFO", "HELLO 2 SETNAME a AUTH nobody x",
+        "EXEC x",
     ]  # fmt: skip
     raws = [
         b"*11\r\n", b"*10\r\n$16385\r\n", b"*2147483648\r\n", b"*1\r\n$600000000\r\n", b"GET a\r\n", b"*2\r\nGET\r\n",
