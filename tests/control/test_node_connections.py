@@ -32,6 +32,7 @@ class TalkingNode:
     def __init__(self, replies: dict[bytes, bytes] | None = None) -> None:
         self.replies = {b"CLIENT": b":7\r\n", **(replies or {})}
         self.connections = 0
+        self.heard: list[list[bytes]] = []
         self.asked = trio.Event()
         self.answering = trio.Event()
         self.answering.set()
@@ -48,6 +49,7 @@ class TalkingNode:
         async for data in stream:
             reader.feed(bytes(data))
             while (words := reader.gets()) is not False:
+                self.heard.append(words)
                 self.asked.set()
                 await self.answering.wait()
                 await stream.send_all(self.replies.get(words[0], b"+OK\r\n"))

@@ -17,6 +17,16 @@ from slotproxy.demo.guard import Guard
 from slotproxy.demo.polling import until
 from slotproxy.demo.proxy import ProxyProcess
 from tests.conftest import ProxyFactory
+from tests.integration.load import (
+    Ride,
+    Stream,
+    answered,
+    check_against_nodes,
+    counting,
+    running,
+    shuttle,
+    tags_of,
+)
 from tests.integration.test_clients import redis_py
 from tests.integration.wire import dial
 from tests.servers import standalone_server
@@ -367,3 +377,63 @@ async def test_who_does_not_log_in_is_closed_and_makes_room(
                 await idle.receive()
         async with await logged_in(front, "alice") as alice:
             assert await said(alice, "SET a 1") == ["OK"]
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_streams_of_two_restricted_users_keep_their_order_while_slots_move(
+    users: EmbeddedCluster, proxy: ProxyFactory, protocol: int
+) -> None:
+    cluster = users
+    for name in RIGHTS:
+        await set_user(cluster, name, "resetkeys", f"~*:{name}*", "-@dangerous", "-@admin")
+    front = await proxy("--client-auth", "passthrough", "--refresh-interval", "1")
+    here, there = cluster.nodes[:2]
+    tags = await tags_of(cluster, here, 3)
+    rides = [Ride(slot, here, there) for slot in tags.values()]
+    streams = {name: [Stream(f"{name}{n}", counting(f"{name}{n}", list(tags)), window=30) for n in range(3)]
+               for name in RIGHTS}  # fmt: skip
+    everybody = [stream for of_one in streams.values() for stream in of_one]
+    with trio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            for name, of_one in streams.items():
+
+                async def login(name: str = name) -> Connection:
+                    return await logged_in(front, name, protocol)
+
+                await stack.enter_async_context(running(of_one, login))
+            await answered(everybody, 20)
+            await shuttle(cluster, rides, 4)
+            await answered(everybody, 5)
+        await check_against_nodes(cluster, everybody)
+    metrics = await front.metrics()
+    assert metrics["slotproxy_moved_total"] > 10 and metrics["slotproxy_ask_total"] > 10
+    assert all(stream.history.in_doubt == 0 for stream in everybody)
+    assert "clients closed" not in front.stderr
+
+
+async def test_a_node_that_cannot_be_reached_has_refused_nobody(users: EmbeddedCluster, proxy: ProxyFactory) -> None:
+    with trio.fail_after(WITHIN):
+        front = await proxy("--client-auth", "passthrough", "--refresh-interval", "0.5", "--log-level", "debug")
+        async with await logged_in(front, "alice") as alice:
+            here = await users.owner(await users.slot_of("a:1"))
+            other = next(node for node in users.nodes if node is not here)
+            other.pause()
+            try:
+                await until(lambda: f"node {other.address} was not asked about users" in front.stderr, within=WITHIN)
+                assert await said(alice, "SET a:1 1") == ["OK"]
+                async with await logged_in(front, "bob") as bob:  # judged by one that answers
+                    assert await said(bob, "PING") == ["PONG"]
+            finally:
+                other.resume()
+            assert await said(alice, "GET a:1") == ["1"]
+
+
+async def test_what_is_asked_on_a_connection_of_its_own_is_asked_as_the_clients_user(
+    users: EmbeddedCluster, proxy: ProxyFactory
+) -> None:
+    with trio.fail_after(WITHIN):
+        front = await proxy("--client-auth", "passthrough")
+        await set_user(users, "alice", "-script")
+        async with await logged_in(front, "alice") as alice, await logged_in(front, "bob") as bob:
+            assert "NOPERM" in (await said(alice, "SCRIPT KILL"))[0]
+            assert "NOTBUSY" in (await said(bob, "SCRIPT KILL"))[0]
