@@ -197,6 +197,7 @@ class Accounts:
             for grant in account.grants[:]:
                 self._end_grant(grant)
             self._end(account)
+            return
         account.left = [client for client in account.left if client.flows or client.queue.size > 0]
         reactor = self._plane.reactor
         if account.left:

@@ -42,7 +42,9 @@ class LaneNumbers:
         """Nobody uses these any more; they were taken together."""
         for number in range(first, first + count):
             self.eager[number] = False
-        self._free.setdefault(count, []).append(first)
+        free = self._free.setdefault(count, [])
+        assert first not in free, "twice: two pools would get the same lanes"
+        free.append(first)
 
 
 class Pool:
