@@ -23,9 +23,10 @@ from slotproxy.dataplane.logins import Login
 from slotproxy.dataplane.nodestreams import Identity
 from slotproxy.dataplane.plane import Plane
 from slotproxy.protocol.resp import error
-from slotproxy.protocol.users import DEFAULT, WITHOUT_PASSWORD
+from slotproxy.protocol.users import DEFAULT, LONGEST, WITHOUT_PASSWORD
 
 _ACCEPTED = b"+"
+_TOO_LONG = error("WRONGPASS invalid username-password pair or user is disabled.")  # no node would read it
 _REFUSALS = ("WRONGPASS", "NOAUTH", "NOPERM")
 _log = logging.getLogger("slotproxy.identities")
 
@@ -79,9 +80,9 @@ class Identities:
             if given is None:  # the client has left
                 return
             words = [b"AUTH", given.password] if given.user is None else [b"AUTH", given.user, given.password]
-            refusal = b""
+            refusal = _TOO_LONG if max(map(len, words)) > LONGEST else b""
             with trio.move_on_after(self._within):
-                refusal = await self._refusal(words)
+                refusal = refusal or await self._refusal(words)
             if login.over:
                 return
             if refusal == b"":

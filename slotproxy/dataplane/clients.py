@@ -13,7 +13,7 @@ from mypy_extensions import i64
 
 from slotproxy.dataplane.accounts import Grant
 from slotproxy.dataplane.dispatching import Transaction, dispatch
-from slotproxy.dataplane.logins import LoginDeadline
+from slotproxy.dataplane.logins import OUTPUT_BEFORE_LOGIN, LoginDeadline
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.transport import Transport
 from slotproxy.dataplane.turns import LARGE_IN_FLIGHT, RECEIVE, Turns
@@ -183,14 +183,16 @@ class Client(Turns):
             self.watching.give_up()
 
     def _enter(self) -> None:
-        """Join `grant`. Without a login there is little that may be asked, and little time."""
+        """Join `grant`. Without a login there is little that may be asked or left unread, and little time."""
         self.plane.accounts.enter(self)
         if self.grant.account.enters:
             self._deadline.due = 0.0
             self.scanner.limits = self.plane.request_limits
+            self._max_output = self.plane.max_output
         else:
             self._deadline.set()
             self.scanner.limits = self.plane.limits_before_login
+            self._max_output = min(self.plane.max_output, OUTPUT_BEFORE_LOGIN)
 
     def _commands(self) -> CommandTable:
         """Where the plain path looks for commands: nowhere while the client has not logged in."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
     from slotproxy.dataplane.plane import Plane
 
+#: Bytes of replies that who has not logged in may leave unread: then no more of it is read.
+OUTPUT_BEFORE_LOGIN: Final = 65_536
 #: Seconds after which who has not logged in is closed.
 LOGIN_WITHIN: Final = 10.0
 NOAUTH: Final = error("NOAUTH Authentication required.")

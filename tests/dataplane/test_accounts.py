@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slotproxy.dataplane.logins import LOGIN_WITHIN, NOAUTH
+from slotproxy.dataplane.logins import LOGIN_WITHIN, NOAUTH, OUTPUT_BEFORE_LOGIN
 from slotproxy.protocol.users import WITHOUT_PASSWORD, parse_users
 from tests.dataplane.asking import send_at_once
 from tests.dataplane.conftest import MakeRig
@@ -160,6 +160,16 @@ def test_who_does_not_log_in_in_time_is_closed_and_nobody_else(rig: Rig) -> None
     assert silent.closed and chatty.closed and not member.closed and not left.closed
     rig.advance(LOGIN_WITHIN)
     assert left.closed and not member.closed
+
+
+def test_who_has_not_logged_in_and_does_not_read_costs_little(rig: Rig) -> None:
+    rig.reading = False
+    client = rig.client(room=1000)
+    client.send_bytes(b"HELLO\r\n" * 100_000)
+    rig.run()
+    assert rig.plane.clients[1].unsent() < 2 * OUTPUT_BEFORE_LOGIN
+    rig.advance(LOGIN_WITHIN + 1)
+    assert rig.plane.client_count() == 0
 
 
 def test_client_commands_concern_the_same_user_only(rig: Rig) -> None:

@@ -8,7 +8,7 @@ import hmac
 import pytest
 
 from slotproxy.protocol import users as module
-from slotproxy.protocol.users import WITHOUT_PASSWORD, UsersError, parse_users
+from slotproxy.protocol.users import LONGEST, WITHOUT_PASSWORD, UsersError, parse_users
 
 SECRET = b"s3cret-words"
 HASH = hashlib.sha256(SECRET).hexdigest()
@@ -20,6 +20,13 @@ def test_a_user_gets_in_by_each_of_its_passwords_however_it_is_written() -> None
     assert users.check(b"alice", SECRET) == HASH.encode()
     for name, password in ((b"alice", b"two"), (b"alice", b""), (b"bob", b"one"), (b"eve", b"one"), (b"ALICE", b"one")):
         assert users.check(name, password) is None
+
+
+def test_a_password_that_is_too_long_is_wrong() -> None:
+    users = parse_users(b"user a on >" + b"x" * LONGEST + b" >" + b"y" * (LONGEST + 1))
+    assert users.check(b"a", b"x" * LONGEST) is not None
+    assert users.check(b"a", b"x" * (LONGEST + 1)) is None
+    assert users.check(b"a", b"y" * (LONGEST + 1)) is None
 
 
 def test_a_user_without_password_gets_in_by_any() -> None:
