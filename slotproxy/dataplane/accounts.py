@@ -61,7 +61,7 @@ class Account(Timer):
         found: list[Client] = []
         for grant in self.grants:
             found.extend(grant.clients.values())
-        return found if len(self.grants) == 1 else sorted(found, key=_id_of)
+        return sorted(found, key=_id_of)
 
     def grant(self, proof: bytes) -> Grant:
         """That with this proof."""

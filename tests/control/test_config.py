@@ -307,3 +307,21 @@ def test_request_limits_are_handed_to_the_framing() -> None:
         *NEEDED, "--max-arguments", "1", "--max-inline", "2", "--max-bulk", "3", "--max-request", "4"
     ).request_limits()
     assert (limits.arguments, limits.inline, limits.bulk, limits.request) == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("text", ["user a on s3cret", "s3cret", "user a on >s3cret\nuser a on >s3cret"])
+def test_a_file_of_users_that_is_wrong_is_named_with_its_line_and_no_secret(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "users"
+    file.write_text(text)
+    said = complaint(*NEEDED, "--client-auth", str(file))
+    assert said.startswith(f"--client-auth: '{file}': expected a file of users: line ") and "s3cret" not in said
+
+
+def test_ways_in_which_clients_log_in(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text("user a on >s3cret")
+    assert configured(*NEEDED, "--client-auth", "PassThrough").client_auth == ClientAuth("passthrough")
+    auth = configured(*NEEDED, "--client-auth", str(file)).client_auth
+    assert (auth.mode, auth.path) == ("file", str(file)) and auth.users is not None
+    assert auth.users.check(b"a", b"s3cret") is not None and "s3cret" not in repr(configured(*NEEDED))
+    assert "readable file" in complaint(*NEEDED, "--client-auth", str(tmp_path / "none-there"))

@@ -35,7 +35,7 @@ WITHIN = 30.0
 SECRETS = {"alice": "alice-s3cret", "bob": "bob-s3cret", "proxied": "proxied-s3cret"}
 NEWER = "newer-s3cret"
 REFUSED = "NOAUTH Authentication required."
-RIGHTS = {"alice": ("~a:*", "&a:*"), "bob": ("~b:*", "&b:*")}
+RIGHTS = {"alice": ("~a:*", "resetchannels", "&a:*"), "bob": ("~b:*", "resetchannels", "&b:*")}
 
 
 async def set_user(cluster: EmbeddedCluster, name: str, *rules: str) -> None:
@@ -58,7 +58,7 @@ async def locked(users: EmbeddedCluster, guard: Guard) -> AsyncIterator[tuple[Em
     """A cluster whose default user may not log in, and the flags with which a proxy may."""
     password = guard.folder / "password"
     password.write_text(SECRETS["proxied"] + "\n")
-    await set_user(users, "proxied", "reset", "on", f">{SECRETS['proxied']}", "~*", "&*", "+@all")
+    await set_user(users, "proxied", "reset", "on", f">{SECRETS['proxied']}", "~*", "+@all")
     connections = [await node.connect() for node in users.nodes]  # stay logged in
     for connection in connections:
         await connection.command("CONFIG", "SET", "requirepass", "nobody-knows")
@@ -308,6 +308,15 @@ async def test_users_of_a_file_and_what_sighup_does(
                     again, f"AUTH bob {SECRETS['bob']}", f"AUTH alice {SECRETS['alice']}", f"AUTH alice {NEWER}"
                 )] == ["WRONGPASS", "WRONGPASS", "OK"]  # fmt: skip
         assert_no_secret(front, (await front.get("/metrics"))[1])
+
+
+async def test_sighup_without_files_is_nothing_to_die_of(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
+    with trio.fail_after(WITHIN):
+        front = await proxy()
+        async with await front.connect() as client:
+            front.signal(signal.SIGHUP)
+            await until(lambda: "SIGHUP: there is no file" in front.stderr, within=WITHIN)
+            assert await said(client, "SET a 1") == ["OK"]
 
 
 async def test_the_nodes_password_is_read_again_for_new_connections(
