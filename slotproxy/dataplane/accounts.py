@@ -30,6 +30,7 @@ FILE: Final = "file"
 PASSTHROUGH: Final = "passthrough"
 
 _KEEP: Final = 10.0  # seconds that an account without clients keeps its connections
+_LEFT: Final = 64
 _LOOK: Final = 1.0  # seconds between two looks whether what clients have left behind is done
 
 
@@ -52,7 +53,8 @@ class Account(Timer):
         self.enters: Final = enters
         self.grants: Final[list[Grant]] = []
         self.pause: Final = Pause(reactor, self)
-        self.left: list[Client] = []  # have closed, and may still have commands on their way
+        self._left: list[Client] = []  # have closed, and may still have commands on their way
+        self._most_left: int = _LEFT  # so many, before those that have none any more are forgotten
         self.ended: bool = False
         self._accounts: Final = accounts
 
@@ -71,6 +73,19 @@ class Account(Timer):
         grant = Grant(self, proof)
         self.grants.append(grant)
         return grant
+
+    def left_by(self, client: "Client") -> None:
+        """A client has closed. What it had asked may still be sent, on the account's lanes."""
+        if client.flows or client.queue.size > 0:
+            self._left.append(client)
+            if len(self._left) >= self._most_left:
+                self.has_left_over()
+                self._most_left = max(_LEFT, 2 * len(self._left))
+
+    def has_left_over(self) -> bool:
+        """Whether clients that have closed may still have commands on their way."""
+        self._left = [client for client in self._left if client.flows or client.queue.size > 0]
+        return len(self._left) > 0
 
     def fire(self) -> None:
         """It has had no clients for a while, or has ended and what they left may be done by now."""
@@ -153,9 +168,11 @@ class Accounts:
             return
         if not closed:
             account.pause.part(client)
-        elif client.flows or client.queue.size > 0:
-            account.left.append(client)
-        if self.mode != PASSTHROUGH or not account.enters or account.ended or grant.clients:
+        if account.pool is self._own:
+            return
+        if closed:
+            account.left_by(client)
+        if account.ended or grant.clients:
             return
         if grant is not self._without and len(account.grants) > 1:
             self._end_grant(grant)
@@ -198,11 +215,10 @@ class Accounts:
                 self._end_grant(grant)
             self._end(account)
             return
-        account.left = [client for client in account.left if client.flows or client.queue.size > 0]
         reactor = self._plane.reactor
-        if account.left:
+        if account.has_left_over():
             reactor.call_at(reactor.now + _LOOK, account)
-        elif account.pool is not self._own:
+        else:
             account.pool.close()
 
     def _end_grant(self, grant: Grant) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
+from slotproxy.dataplane.clients import Client
 from slotproxy.dataplane.logins import LOGIN_WITHIN, NOAUTH, OUTPUT_BEFORE_LOGIN
 from slotproxy.protocol.users import WITHOUT_PASSWORD, parse_users
 from tests.dataplane.asking import send_at_once
@@ -364,6 +367,22 @@ def test_without_a_login_clients_are_the_default_user_if_the_cluster_says_so(mak
     rig.run()
     assert early.closed and late.closed
     assert said(rig, "GET {f}") == [REFUSED]
+
+
+def test_who_has_closed_is_forgotten_once_what_it_asked_is_done(passthrough: Rig) -> None:
+    rig = passthrough
+    keeper = rig.client()
+    said(rig, "AUTH alice a1", client=keeper)
+    for _ in range(200):
+        client = rig.client()
+        said(rig, "AUTH alice a1", client=client)
+        send_at_once(client, "INCR {f}", "DBSIZE")
+        rig.run_proxy()
+        client.vanish()
+        rig.run_proxy()
+        rig.run()
+    gc.collect()
+    assert sum(isinstance(one, Client) and one.plane is rig.plane for one in gc.get_objects()) < 70
 
 
 # With a file
