@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 import hiredis
 
 from slotproxy.cluster.topology import NodeInfo, Topology
-from tests import scripted_lists
+from tests import scripted_lists, scripted_pubsub
 from tests.scripted_frames import NIL, NO_ARRAY, OK, array, bulk, error
 from tests.scripted_lists import DEMOTED, UNBLOCKED, WRONG_TYPE, Remembered, Waits
 from tests.scripted_strings import COMMANDS, OF_STRINGS, READS, SCRIPTS
@@ -80,6 +80,7 @@ class NodeLink:
         self.memory = Remembered()
         self.protocol = 2  # RESP version; of RESP3 it knows the null
         self.user = ""  # as whom it has logged in, for tests only: "" is the proxy's own
+        self.topics: dict[tuple[bytes, bytes], None] = {}  # subscribed: letter of the kind, name
         self._asking = False
         self._block: list[tuple[list[bytes], Rule | None]] | None = None  # between MULTI and EXEC
         self._aborted = False
@@ -318,6 +319,8 @@ class ScriptedNode:
         if name == b"UNWATCH":
             link.memory.unwatch()
             return OK
+        if name in scripted_pubsub.COMMANDS:
+            return self._without_slot(name, words) or scripted_pubsub.run(link, name, words)
         if refusal := self.refusal_of(words, asking):
             return refusal
         if missing := self._missing_code(name, words):
@@ -452,6 +455,13 @@ class ScriptedNode:
         if keys and (refusal := self._refusal(keys, asking)):
             return refusal
         return error("LOADING Redis is loading the dataset in memory") if self.loading else b""
+
+    def _without_slot(self, name: bytes, words: list[bytes]) -> bytes:
+        """Shard channels are never ASKed: the owner of the slot has them, also while it migrates."""
+        owner = self.owner(slot_of(words[1])) if name in scripted_pubsub.SHARDED else self
+        if owner is None:
+            return error("CLUSTERDOWN Hash slot not served")
+        return b"" if owner is self else error(f"MOVED {slot_of(words[1])} {owner.address}")
 
     def _missing_code(self, name: bytes, words: list[bytes]) -> bytes:
         """script.c, function.c; empty when there is the code. EVAL brings its own."""
@@ -592,6 +602,8 @@ class ScriptedCluster:
             node.owners[slot] = owner
             node.migrating.pop(slot, None)
             node.importing.pop(slot, None)
+            if owner is not node:
+                scripted_pubsub.take_away(node, lambda name: slot_of(name) == slot)
 
     def migration(self, slot: int, source: ScriptedNode, target: ScriptedNode) -> ScriptedMigration:
         """Begin to move a slot: IMPORTING at the target, MIGRATING at the source."""
@@ -629,6 +641,7 @@ class ScriptedMigration:
         assert not self.left()
         self.source.owners[self.slot] = self.target
         self.source.migrating.pop(self.slot, None)
+        scripted_pubsub.take_away(self.source, lambda name: slot_of(name) == self.slot)
 
     def finish_target(self) -> None:
         """SETSLOT NODE at the target."""

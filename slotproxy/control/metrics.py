@@ -60,6 +60,10 @@ class Sources(Protocol):
         """Slots that count as migrating: an ASK or TRYAGAIN was seen within the last minute."""
         ...
 
+    def subscribed_clients(self) -> int: ...
+
+    def subscription_connections(self) -> int: ...
+
     def script_cache_bytes(self) -> int: ...
 
     def refresh_failures(self) -> int: ...
@@ -185,6 +189,16 @@ METRICS: Final[tuple[Series | Distribution, ...]] = (
     _gauge("slotproxy_blocked_clients", lambda s: s.blocked_clients(), "Clients in a blocking command."),
     _gauge("slotproxy_exclusive_connections", lambda s: s.exclusive_connections(),
            "Connections to nodes that are leased to one client (blocking commands, WATCH); at most --max-exclusive."),
+    _gauge("slotproxy_subscribed_clients", lambda s: s.subscribed_clients(),
+           "Clients that have subscribed to channels, patterns or shard channels."),
+    _gauge("slotproxy_subscription_connections", lambda s: s.subscription_connections(),
+           "Connections to nodes on which the proxy has subscribed for its clients."),
+    _counter("slotproxy_messages_delivered_total", lambda s: int(s.counters.messages),
+             "Messages of publish/subscribe passed to clients, once for each client."),
+    _counter("slotproxy_subscription_gaps_total", lambda s: int(s.counters.subscription_gaps),
+             "Clients' subscriptions that a lost node or a moved slot interrupted: messages may be missing."),
+    _counter("slotproxy_subscribers_cut_off_total", lambda s: int(s.counters.subscribers_cut_off),
+             "Subscribed clients that were closed because they left more than --max-output unread."),
     _gauge("slotproxy_slot_migrations", lambda s: len(s.migrating_slots()),
            "Slots that count as migrating: ASK or TRYAGAIN within the last minute, owner unchanged since."),
     _gauge("slotproxy_slots_covered", lambda s: s.slot_map.covered(),

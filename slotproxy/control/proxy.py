@@ -350,6 +350,14 @@ class Proxy:
         """Requests sent to nodes and not answered."""
         return self.plane.in_flight()
 
+    def subscribed_clients(self) -> int:
+        """Clients with subscriptions."""
+        return self.plane.subscribed_clients()
+
+    def subscription_connections(self) -> int:
+        """Connections to nodes for them."""
+        return self.plane.subscription_connections()
+
     def parked(self) -> int:
         """Requests waiting for their slot."""
         return self.plane.parked()

@@ -10,6 +10,7 @@ from slotproxy.dataplane.authenticating import authenticate
 from slotproxy.dataplane.clientcommands import answer_client
 from slotproxy.protocol.clientfilters import BAD_NAME, integer_of, valid_name
 from slotproxy.protocol.decisions import error_of_bytes, wrong_arity
+from slotproxy.protocol.pubsub import pong
 from slotproxy.protocol.resp import EMPTY_ARRAY, OK, PONG, bulk, error, integer, mapping, simple
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[
     if name == "ping":
         if len(arguments) > 2:
             return wrong_arity("ping")
+        if client.confined:
+            return pong(arguments[1] if len(arguments) == 2 else b"")
         return bulk(arguments[1]) if len(arguments) == 2 else PONG
     if name == "echo":
         return bulk(arguments[1])
@@ -60,6 +63,7 @@ def _reset(client: "Client", plane: "Plane") -> bytes:
     client.transaction = None
     client.watching.end()
     client.set_reply_mode("reset")
+    client.unsubscribe_all()
     client.work_as(plane.accounts.first(), 2)
     return simple(b"RESET")
 

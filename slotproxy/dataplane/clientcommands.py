@@ -19,6 +19,7 @@ from slotproxy.protocol.clientfilters import (
     parse_client,
 )
 from slotproxy.protocol.decisions import not_supported, unknown_subcommand
+from slotproxy.protocol.pubsub import CHANNELS, PATTERNS, SHARDS
 from slotproxy.protocol.resp import OK, bulk, integer, null, verbatim
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.plane import Plane
 
 _NO_REPLY: Final = b""
+_NOTHING: Final = (0, 0, 0)
 _OVERFLOW: Final = 1 << 62  # milliseconds from which on the server's sum with the time overflows, and nothing is paused
 
 
@@ -113,7 +115,11 @@ def _described(client: "Client", plane: "Plane") -> Described:
     transport = client.transport
     transaction = client.transaction
     task = client.task
+    have = client.subscriptions
+    subscribed = _NOTHING if have is None else (have.count(CHANNELS), have.count(PATTERNS), have.count(SHARDS))
     waits = client.is_held() or (task is not None and task.endless)
+    is_unix = client.address.endswith(":0")
+    flags = flags_of(subscribed != _NOTHING, waits, transaction is not None, client.finishing, is_unix, client.no_evict)
     return Described(
         client.id,
         client.address.encode(),
@@ -122,7 +128,7 @@ def _described(client: "Client", plane: "Plane") -> Described:
         client.name,
         now - client.since,
         now - client.active_at,
-        flags_of(waits, transaction is not None, client.finishing, client.address.endswith(":0"), client.no_evict),
+        flags,
         client.buffered(),
         int(client.unsent()),
         len(client.out),
@@ -131,4 +137,5 @@ def _described(client: "Client", plane: "Plane") -> Described:
         client.grant.account.name,
         client.protocol,
         -1 if transaction is None else len(transaction.queued),
+        subscribed,
     )

@@ -18,7 +18,8 @@ class Described:
     Redis's letters in Redis's order, see `flags_of`. `query_buffer`, `unsent`: bytes taken in and not yet a whole
     request, and bytes of replies that its socket has not taken, in `unsent_frames` pieces. `reading`: whether its
     socket is read. `command`: the last one's full name (`client|list`), "" for none and after an unknown one. `resp`:
-    2 or 3. `multi`: commands queued in a transaction, -1 outside of one.
+    2 or 3. `multi`: commands queued in a transaction, -1 outside of one. `subscribed`: to so many channels, patterns,
+    shard channels.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Described:
         user: bytes,
         resp: int,
         multi: int,
+        subscribed: tuple[int, int, int],
     ) -> None:
         self.id: Final = id
         self.addr: Final = addr
@@ -56,24 +58,27 @@ class Described:
         self.user: Final = user
         self.resp: Final = resp
         self.multi: Final = multi
+        self.subscribed: Final = subscribed
 
 
-def flags_of(waits: bool, transaction: bool, closing: bool, unix: bool, no_evict: bool) -> str:
-    """The letters for a client that is blocked or paused, is in a transaction, ends after its replies, …"""
-    letters = {"x": transaction, "b": waits, "c": closing, "U": unix, "e": no_evict}
+def flags_of(subscribed: bool, waits: bool, transaction: bool, closing: bool, unix: bool, no_evict: bool) -> str:
+    """The letters for a client that has subscribed, is blocked or paused, is in a transaction, …"""
+    letters = {"P": subscribed, "x": transaction, "b": waits, "c": closing, "U": unix, "e": no_evict}
     return "".join([letter for letter, meant in letters.items() if meant])
 
 
 def line_of(client: Described) -> bytes:
     """One client's line, without its end. `tot-mem` is what is buffered for it, not what its objects take."""
+    channels, patterns, shards = client.subscribed
     events = (b"r" if client.reading else b"") + (b"w" if client.unsent else b"")
     return (
-        b"id=%d addr=%b laddr=%b fd=%d name=%b age=%d idle=%d flags=%b db=0 sub=0 psub=0 ssub=0 multi=%d"
+        b"id=%d addr=%b laddr=%b fd=%d name=%b age=%d idle=%d flags=%b db=0 sub=%d psub=%d ssub=%d multi=%d"
         b" qbuf=%d qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%d omem=%d tot-mem=%d"
         b" events=%b cmd=%b user=%b redir=-1 resp=%d"
     ) % (
         client.id, client.addr, client.laddr, client.fd, client.name, int(client.age), int(client.idle),
-        client.flags.encode() or b"N", client.multi, client.query_buffer, client.unsent_frames, client.unsent,
+        client.flags.encode() or b"N", channels, patterns, shards,
+        client.multi, client.query_buffer, client.unsent_frames, client.unsent,
         client.query_buffer + client.unsent, events, client.command.encode() or b"NULL", client.user, client.resp,
     )  # fmt: skip
 

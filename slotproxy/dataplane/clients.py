@@ -15,6 +15,7 @@ from slotproxy.dataplane.accounts import Grant
 from slotproxy.dataplane.dispatching import Transaction, dispatch
 from slotproxy.dataplane.logins import OUTPUT_BEFORE_LOGIN, LoginDeadline
 from slotproxy.dataplane.requests import Request
+from slotproxy.dataplane.subscribing import Subscriptions
 from slotproxy.dataplane.transport import Transport
 from slotproxy.dataplane.turns import LARGE_IN_FLIGHT, RECEIVE, Turns
 from slotproxy.dataplane.watching import Watching
@@ -47,6 +48,8 @@ class Client(Turns):
         self.leaving: bool = False  # closes behind the reply to the command that is being answered
         self.transaction: Transaction | None = None  # since MULTI
         self.watching: Final = Watching(plane)
+        self.subscriptions: Subscriptions | None = None  # since the first
+        self.confined: bool = False  # may say only what a RESP2 client that has subscribed may
         self.no_evict: bool = False  # CLIENT NO-EVICT, which nothing here heeds
         self._deadline: Final = LoginDeadline(self)
         self.open(transport)
@@ -106,7 +109,8 @@ class Client(Turns):
                     continue
                 buffer: bytes = scanner.buffer
                 command = table.get(buffer[scanner.name_start : scanner.name_end])
-                if command is None or not command.single_key or scanner.argc < 2 or self.transaction is not None:
+                plain = command is not None and command.single_key and scanner.argc >= 2
+                if command is None or not plain or self.transaction is not None or self.confined:
                     self.take_other(buffer[scanner.start : scanner.end])
                     continue
                 slot: i64 = slot_at(buffer, scanner.key_start, scanner.key_end)
@@ -181,6 +185,18 @@ class Client(Turns):
             self.lane = pool.lane_of(self.id, protocol)
             self.plane.fencing.pass_on(left, self.lane)
             self.watching.give_up()
+            self.confine()
+
+    def confine(self) -> None:
+        """Its subscriptions, or its protocol, may have changed."""
+        have = self.subscriptions
+        self.confined = self.protocol == 2 and have is not None and have.total() > 0
+
+    def unsubscribe_all(self) -> None:
+        """It gets no messages any more."""
+        if self.subscriptions is not None:
+            self.subscriptions.clear(self)
+            self.confine()
 
     def _enter(self) -> None:
         """Join `grant`. Without a login there is little that may be asked or left unread, and little time."""
@@ -214,6 +230,10 @@ class Client(Turns):
         request = Request(self, _ANSWERED, 0, b"", self.reactor.now)
         self.queue.push(request)
         return request
+
+    def is_slow(self) -> bool:
+        """Whether what it has not taken is more than it may leave lying."""
+        return self.unsent() > self._max_output
 
     def on_drained(self) -> None:
         self.plane.counters.client_bytes_out += self.sent
@@ -262,4 +282,5 @@ class Client(Turns):
             task.abandon()
         self.transaction = None
         self.watching.close()
+        self.unsubscribe_all()
         self.plane.client_closed(self)

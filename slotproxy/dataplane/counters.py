@@ -41,6 +41,9 @@ class Counters:
         self.scripts_supplied: i64 = 0  # EVALSHA sent as EVAL because the node lacked the script
         self.functions_supplied: i64 = 0  # libraries brought to a node that lacked them
         self.parked_expired: i64 = 0
+        self.messages: i64 = 0  # of publish/subscribe, delivered: one for each client
+        self.subscription_gaps: i64 = 0  # subscriptions that were interrupted, one for each client
+        self.subscribers_cut_off: i64 = 0  # they did not take their messages
         self.topology_updates: i64 = 0
         self.moved: dict[str, int] = {}  # by the node that redirected
         self.ask: dict[str, int] = {}

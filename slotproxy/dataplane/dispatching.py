@@ -12,9 +12,11 @@ from slotproxy.dataplane.authenticating import credentials_of
 from slotproxy.dataplane.blocked import Blocked
 from slotproxy.dataplane.execution import Execution, calls_function
 from slotproxy.dataplane.logins import NOT_INSIDE, Login, is_kept_out, must_be_judged
+from slotproxy.dataplane.receivers import publish
 from slotproxy.dataplane.replicas import ReplicaWait
 from slotproxy.dataplane.requests import Request, parts_of
 from slotproxy.dataplane.solo import Solo
+from slotproxy.dataplane.subscribing import Subscribe, unsubscribe
 from slotproxy.dataplane.watching import Watch
 from slotproxy.protocol.blocking import read_wait
 from slotproxy.protocol.blocks import QUEUED, aborted, block_of
@@ -32,10 +34,12 @@ from slotproxy.protocol.decisions import (
     OverNodes,
     Scan,
     SplitUp,
+    Subscription,
     Transact,
     Unknown,
     decide,
 )
+from slotproxy.protocol.pubsub import ALLOWED, CHANNELS, SHARDS, SUBSCRIBING, UNSUBSCRIBING, not_while_subscribed
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import EMPTY_ARRAY, OK, error
 from slotproxy.protocol.slots import key_slot
@@ -73,6 +77,8 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
     if plane.accounts.mode == FILE and isinstance(decision, ForwardKeyless) and decision.command.name == "acl|whoami":
         decision = AnswerLocally("whoami")  # the node knows one user of the proxy only
     transaction = client.transaction
+    if client.confined and not _is_allowed(client, plane, decision, arguments):
+        return
     if isinstance(decision, Answer) and arguments[0].lower() == b"exec":  # of wrong arity: it discards, too (7.0.15)
         client.transaction = None
         client.watching.end()
@@ -86,12 +92,19 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
         if not client.stopped([decision.command], raw):
             if decision.command.script:
                 raw = plane.router.scripts.prepare(raw, decision.command.name, arguments)
-            client.forward(decision.command, decision.slot, raw, decision.barrier)
+            if decision.command.name == "spublish":
+                publish(client, plane, decision.command, SHARDS, decision.slot, raw, arguments[1])
+            else:
+                client.forward(decision.command, decision.slot, raw, decision.barrier)
     elif isinstance(decision, ForwardKeyless):
         if not client.stopped([decision.command], raw):
             if decision.barrier:
                 raw = plane.router.scripts.prepare(raw, decision.command.name, arguments)
-            client.forward(decision.command, plane.router.territory.keyless_slot(client.id), raw, decision.barrier)
+            slot = plane.router.territory.keyless_slot(client.id)
+            if decision.command.name == "publish":
+                publish(client, plane, decision.command, CHANNELS, slot, raw, arguments[1])
+            else:
+                client.forward(decision.command, slot, raw, decision.barrier)
     elif isinstance(decision, SplitUp):
         if not client.stopped([decision.command], raw):
             client.count(decision.command)
@@ -105,6 +118,8 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
             client.run(Solo(client, plane, decision.command, decision, arguments, raw))
     elif isinstance(decision, MayWait):
         _wait(client, plane, decision, arguments, raw)
+    elif isinstance(decision, Subscription):
+        _subscription(client, plane, decision, raw)
     elif isinstance(decision, AwaitReplicas):
         if client.alone(raw):
             client.count(decision.command)
@@ -146,6 +161,25 @@ def _answer(client: "Client", plane: "Plane", name: str, arguments: list[bytes],
         client.answer(frame)
     if client.leaving:
         client.finish()
+
+
+def _is_allowed(client: "Client", plane: "Plane", decision: Decision, arguments: list[bytes]) -> bool:
+    """Whether a RESP2 client that has subscribed may say this; else it is told. What is wrong has its own error."""
+    called = plane.table.resolve(arguments)
+    if called is None or called.name in ALLOWED or isinstance(decision, (Answer, Unknown, Hangup)):
+        return True
+    client.answer(not_while_subscribed(called.name))
+    return False
+
+
+def _subscription(client: "Client", plane: "Plane", decision: Subscription, raw: bytes) -> None:
+    called = decision.command
+    if called.name in UNSUBSCRIBING:
+        client.count(called)
+        unsubscribe(client, UNSUBSCRIBING[called.name], decision.arguments)
+    elif client.alone(raw):
+        client.count(called)
+        client.run(Subscribe(client, plane, called, SUBSCRIBING[called.name], decision.arguments))
 
 
 def _wait(client: "Client", plane: "Plane", decision: MayWait, arguments: list[bytes], raw: bytes) -> None:

@@ -41,6 +41,14 @@ def not_served(slot: i64, seconds: float, last: str) -> bytes:
     )
 
 
+def not_subscribed(word: bytes, seconds: float, why: str) -> bytes:
+    """No node has confirmed a subscription until the deadline."""
+    return error(
+        f"ERR slotproxy: not served: {word.decode().upper()} was not confirmed within {seconds:g} s (--park-timeout);"
+        f" not subscribed; last: {why}"
+    )
+
+
 def away(why: str) -> bytes:
     """A part for one certain node, which nobody else can take over; it has not run."""
     return error(f"ERR slotproxy: not served: the node has left or cannot be reached; not executed; last: {why}")

@@ -17,6 +17,7 @@ from mypy_extensions import i64
 
 from slotproxy.cluster.shards import NODE_CURSORS, Shard, Shards
 from slotproxy.dataplane import errors
+from slotproxy.dataplane.receivers import PubsubMerging
 from slotproxy.dataplane.requests import Request, Split
 from slotproxy.dataplane.scripts import Scripts
 from slotproxy.dataplane.selfinfo import about_itself
@@ -131,6 +132,9 @@ class Solo(Solitary):
             seats = seats[:1]
         elif name == "info":
             merging = InfoMerging(self._plane, self._client, self._arguments, names, away)
+        elif name.startswith("pubsub|"):
+            nodes = NodeMerging(self._command, self._arguments, names)
+            merging = PubsubMerging(self._plane, name, self._arguments, nodes)
         elif name.startswith("script|"):
             merging = ScriptMerging(self._plane.router.scripts, self._command, self._arguments, names)
         else:

@@ -22,6 +22,7 @@ from slotproxy.protocol.treatments import (
     ROUTED,
     SESSION,
     SPLIT,
+    SUBSCRIPTION,
     TRANSACTION,
     treatment_of,
 )
@@ -100,6 +101,14 @@ class MayWait(Decision):
         self.keys: Final = keys
 
 
+class Subscription(Decision):
+    """The client subscribes to the names `arguments[1:]`, or does so no longer."""
+
+    def __init__(self, command: Command, arguments: list[bytes]) -> None:
+        self.command: Final = command
+        self.arguments: Final = arguments
+
+
 class Transact(Decision):
     """MULTI, EXEC, DISCARD, WATCH or UNWATCH."""
 
@@ -159,6 +168,8 @@ def decide(table: CommandTable, arguments: list[bytes], allow_admin: bool = Fals
         return Transact(resolved)
     if treatment == REPLICAS:
         return AwaitReplicas(resolved)
+    if treatment == SUBSCRIPTION:
+        return Subscription(resolved, arguments)
     if treatment == SESSION:
         return Answer(not_supported(resolved.name))
     if treatment == ONE_NODE:

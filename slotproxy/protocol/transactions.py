@@ -23,6 +23,7 @@ from slotproxy.protocol.decisions import (
     OverNodes,
     Scan,
     SplitUp,
+    Subscription,
     Unknown,
     unknown_subcommand,
 )
@@ -153,7 +154,8 @@ def refusal_to_queue(command: Command | None, decision: Decision, arguments: lis
         return NOT_ALLOWED
     if isinstance(decision, MayWait) and len({int(key_slot(key)) for key in decision.keys}) > 1:
         return CROSSSLOT
-    if isinstance(decision, AwaitReplicas) or (command is not None and command.name == "client|unblock"):
+    waits = isinstance(decision, (AwaitReplicas, Subscription))
+    if waits or (command is not None and command.name == "client|unblock"):
         name = "CLIENT UNBLOCK" if command is None else command.name.upper().replace("|", " ")
         return error(
             f"ERR slotproxy: {name} inside a transaction is refused: its reply is not known at once; send it by itself"

@@ -21,6 +21,7 @@ PROXY: Final = "proxy"  # answered without a node
 BLOCKING: Final = "blocking"  # may wait at a node
 TRANSACTION: Final = "transaction"
 REPLICAS: Final = "replicas"  # waits for them, at all primaries
+SUBSCRIPTION: Final = "subscription"
 SESSION: Final = "session"  # holds state on a connection
 REFUSED: Final = "refused"  # would act on one node behind the cluster's back
 
@@ -36,6 +37,7 @@ MEANINGS: Final[dict[str, str]] = {
     "in trouble: tried one after another whenever something arrives",
     TRANSACTION: "held by slotproxy from MULTI on, sent as one block at EXEC; WATCH on a connection of its own",
     REPLICAS: "to every primary on connections of its own; the least number is the reply",
+    SUBSCRIPTION: "by slotproxy: a few connections to nodes serve all subscribers",
     SESSION: "holds state on its connection: not supported yet",
     REFUSED: "refused by name, unless `--allow-admin` opens it",
 }
@@ -72,7 +74,8 @@ _BY_HAND: Final[dict[str, str]] = {
     **dict.fromkeys(["wait", "waitaof"], REPLICAS),
     **dict.fromkeys(["multi", "exec", "discard", "watch", "unwatch"], TRANSACTION),
     **dict.fromkeys(["client|tracking", "monitor"], SESSION),
-    **dict.fromkeys(["subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"], SESSION),
+    **dict.fromkeys(["subscribe", "psubscribe", "ssubscribe"], SUBSCRIPTION),
+    **dict.fromkeys(["unsubscribe", "punsubscribe", "sunsubscribe"], SUBSCRIPTION),
     **dict.fromkeys(["debug", "script|debug", "shutdown", "failover", "replicaof", "slaveof"], REFUSED),
     **dict.fromkeys(["sync", "psync", "replconf", "migrate", "restore-asking"], REFUSED),
 }

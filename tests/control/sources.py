@@ -56,6 +56,12 @@ class FixedSources:
     def blocked_clients(self) -> int:
         return 3
 
+    def subscribed_clients(self) -> int:
+        return 6
+
+    def subscription_connections(self) -> int:
+        return 2
+
     def script_cache_bytes(self) -> int:
         return 1234
 

@@ -58,6 +58,7 @@ def test_before_a_login_nothing_reaches_a_node(rig: Rig) -> None:
     everything = [
         "GET {f}", "MGET {f} b", "INCR {f}", "MULTI", "DBSIZE", "BLPOP {f} 0", "WATCH {f}", "PING", "ACL WHOAMI",
         "SCAN 0", "CLIENT LIST", "CLIENT KILL ID 1", "CLIENT PAUSE 100", "EVAL x 0", "PUBLISH a b", "CLIENT REPLY OFF",
+        "SUBSCRIBE x",
     ]  # fmt: skip
     assert said(rig, *everything, client=client) == [REFUSED] * len(everything)
     assert not links(rig, "GET", "{f}") and not any(node.executed for node in rig.nodes)
@@ -383,6 +384,23 @@ def test_who_has_closed_is_forgotten_once_what_it_asked_is_done(passthrough: Rig
         rig.run()
     gc.collect()
     assert sum(isinstance(one, Client) and one.plane is rig.plane for one in gc.get_objects()) < 70
+
+
+def test_subscriptions_keep_the_rights_with_which_they_were_made(passthrough: Rig) -> None:
+    rig = passthrough
+    client, bob = rig.client(), rig.client()
+    said(rig, "HELLO 3 AUTH alice a1", "SUBSCRIBE news", "AUTH bob b1", client=client)
+    said(rig, "AUTH bob b1", client=bob)
+    assert {link.user for link in links(rig, "subscribe", "news")} == {"b'alice'"}
+    rig.advance(60)  # nobody works as alice
+    client.raw = b""
+    said(rig, "PUBLISH news hello", client=bob)
+    assert b"hello" in client.raw and rig.control.forgotten == []
+    assert said(rig, "INCR {f}", client=client)[-1] == "1"
+    rig.plane.revoke(rig.grants[(b"alice", b"a1")])
+    rig.run()
+    assert client.closed and not bob.closed
+    assert not [link for node in rig.nodes for link in node.open_links() if link.user == "b'alice'"]
 
 
 # With a file

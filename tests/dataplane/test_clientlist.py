@@ -75,6 +75,7 @@ def described(line: bytes) -> Described:
         user=field[b"user"],
         resp=2,
         multi=int(field[b"multi"]),
+        subscribed=(int(field[b"sub"]), int(field[b"psub"]), int(field[b"ssub"])),
     )
 
 
@@ -257,6 +258,7 @@ def a_client(**changes: object) -> Described:
     values: dict[str, object] = dict(
         id=5, addr=b"127.0.0.1:99", laddr=b"[::1]:6379", fd=8, name=b"me", age=61.9, idle=0.99, flags="",
         query_buffer=10, unsent=0, unsent_frames=0, reading=True, command="", user=b"default", resp=2, multi=-1,
+        subscribed=(2, 1, 3),
     )  # fmt: skip
     return Described(**(values | changes))  # type: ignore[arg-type]
 
@@ -326,14 +328,14 @@ async def test_a_line_has_the_fields_of_7_in_their_order(redis_server: str, plai
 
 
 def test_a_line_says_what_the_proxy_knows() -> None:
-    flags = flags_of(True, True, True, True, True)
+    flags = flags_of(True, True, True, True, True, True)
     said = line_of(a_client(flags=flags, unsent=300, unsent_frames=2, reading=False, command="client|list"))
     assert said == (
-        b"id=5 addr=127.0.0.1:99 laddr=[::1]:6379 fd=8 name=me age=61 idle=0 flags=xbcUe db=0 sub=0 psub=0 ssub=0"
+        b"id=5 addr=127.0.0.1:99 laddr=[::1]:6379 fd=8 name=me age=61 idle=0 flags=PxbcUe db=0 sub=2 psub=1 ssub=3"
         b" multi=-1 qbuf=10 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=2 omem=300 tot-mem=310"
         b" events=w cmd=client|list user=default redir=-1 resp=2"
     )
-    assert b" flags=N " in line_of(a_client(flags=flags_of(False, False, False, False, False)))
+    assert b" flags=N " in line_of(a_client(flags=flags_of(False, False, False, False, False, False)))
     assert b" cmd=NULL " in line_of(a_client())
     assert b" events=r " in line_of(a_client())
 

@@ -290,7 +290,7 @@ CROSS_SLOT: list[tuple[Argument, ...]] = [
 ]  # fmt: skip
 
 NOT_YET: list[tuple[str, tuple[Argument, ...]]] = [
-    ("SUBSCRIBE", ("a",)), ("PSUBSCRIBE", ("a",)), ("UNSUBSCRIBE", ()), ("MONITOR", ()), ("CLIENT TRACKING", ("ON",)),
+    ("MONITOR", ()), ("CLIENT TRACKING", ("ON",)),
 ]  # fmt: skip
 
 REFUSED: list[tuple[str, tuple[Argument, ...]]] = [

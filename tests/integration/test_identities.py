@@ -446,3 +446,24 @@ async def test_what_is_asked_on_a_connection_of_its_own_is_asked_as_the_clients_
         async with await logged_in(front, "alice") as alice, await logged_in(front, "bob") as bob:
             assert "NOPERM" in (await said(alice, "SCRIPT KILL"))[0]
             assert "NOTBUSY" in (await said(bob, "SCRIPT KILL"))[0]
+
+
+@pytest.mark.parametrize("how", ["off", "resetpass"])
+async def test_subscriptions_have_the_rights_of_their_user_and_end_with_it(
+    users: EmbeddedCluster, proxy: ProxyFactory, how: str
+) -> None:
+    with trio.fail_after(WITHIN):
+        front = await proxy("--client-auth", "passthrough", "--refresh-interval", "1")
+        async with await logged_in(front, "alice") as alice, await logged_in(front, "bob") as bob, \
+                await logged_in(front, "bob") as publisher:  # fmt: skip
+            assert "NOPERM" in (await said(alice, "SUBSCRIBE b:news"))[0]
+            assert "NOPERM" in (await said(publisher, "PUBLISH a:news x"))[0]
+            assert await said(alice, "SUBSCRIBE a:news") == ["[b'subscribe', b'a:news', 1]"]
+            assert await said(bob, "SUBSCRIBE b:news") == ["[b'subscribe', b'b:news', 1]"]
+            assert await said(publisher, "PUBLISH b:news hello") == ["1"]
+            assert await bob.receive() == [b"message", b"b:news", b"hello"]
+            await set_user(users, "alice", how)
+            with pytest.raises(ConnectionError):
+                await alice.receive()
+            assert await said(publisher, "PUBLISH b:news again") == ["1"]
+            assert await bob.receive() == [b"message", b"b:news", b"again"]

@@ -18,6 +18,7 @@ from slotproxy.protocol.decisions import (
     OverNodes,
     Scan,
     SplitUp,
+    Subscription,
     Transact,
     Unknown,
     decide,
@@ -124,7 +125,12 @@ def test_replicas_are_waited_for_at_all_nodes() -> None:
     assert isinstance(decided("WAIT 0 0"), AwaitReplicas)
 
 
-@pytest.mark.parametrize("line", ["SUBSCRIBE c", "SSUBSCRIBE {t}c", "MONITOR", "CLIENT TRACKING on"])
+@pytest.mark.parametrize("line", ["SUBSCRIBE c", "PSUBSCRIBE a b", "SSUBSCRIBE c d", "UNSUBSCRIBE", "SUNSUBSCRIBE"])
+def test_subscriptions_are_the_clients(line: str) -> None:
+    assert isinstance(decided(line), Subscription)
+
+
+@pytest.mark.parametrize("line", ["MONITOR", "CLIENT TRACKING on"])
 def test_what_holds_state_on_a_connection_is_not_sent_on_a_shared_one(line: str) -> None:
     assert answer(line).endswith("is not supported yet\r\n")
 
