@@ -208,7 +208,8 @@ class Client(Turns):
         else:
             self._deadline.set()
             self.scanner.limits = self.plane.limits_before_login
-            self._max_output = min(self.plane.max_output, OUTPUT_BEFORE_LOGIN)
+            if self._max_output > OUTPUT_BEFORE_LOGIN:
+                self._max_output = OUTPUT_BEFORE_LOGIN
 
     def _commands(self) -> CommandTable:
         """Where the plain path looks for commands: nowhere while the client has not logged in."""

@@ -48,10 +48,14 @@ class RequestLimits:
     def before_login(self) -> "RequestLimits":
         """What holds for who has not logged in: Redis's limits, or these where they are narrower."""
         limits = RequestLimits(
-            min(self.arguments, 10), self.inline, min(self.bulk, 16_384), min(self.request, 262_144)
+            _at_most(self.arguments, 10), self.inline, _at_most(self.bulk, 16_384), _at_most(self.request, 262_144)
         )
         limits.unauthenticated = True
         return limits
+
+
+def _at_most(limit: i64, most: i64) -> i64:
+    return limit if limit < most else most
 
 
 class RequestScanner(FrameBuffer):
