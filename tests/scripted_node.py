@@ -79,6 +79,7 @@ class NodeLink:
         self._reader = hiredis.Reader()
         self.memory = Remembered()
         self.protocol = 2  # RESP version; of RESP3 it knows the null
+        self.user = ""  # as whom it has logged in, for tests only: "" is the proxy's own
         self.topics: dict[tuple[bytes, bytes], None] = {}  # subscribed: letter of the kind, name
         self._asking = False
         self._block: list[tuple[list[bytes], Rule | None]] | None = None  # between MULTI and EXEC

@@ -13,7 +13,6 @@ import argparse
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from slotproxy.cluster.topology import Address
@@ -26,10 +25,10 @@ from slotproxy.control.addresses import (
     parse_seed,
     parse_tcp,
 )
+from slotproxy.control.secrets import ClientAuth, read_client_auth, read_password
 from slotproxy.control.values import choice, number, seconds, size
 from slotproxy.protocol.requests import RequestLimits
 
-_MAX_PASSWORD: Final = 64 * 1024
 _DAY: Final = 86400.0
 _TERABYTE: Final = 1 << 40
 
@@ -46,6 +45,8 @@ class Config:
     cluster: tuple[Address, ...]
     cluster_user: str | None
     cluster_password: bytes | None = field(repr=False)
+    cluster_password_file: str | None
+    client_auth: ClientAuth
     address_map: AddressMap
     connections_per_node: int
     connect_timeout: float
@@ -141,21 +142,6 @@ def _user(text: str) -> str | None:
     return text or None
 
 
-def _password(text: str) -> bytes | None:
-    """The password that stands in the file named `text`; its trailing line end does not belong to it."""
-    if not text:
-        return None
-    try:
-        with Path(text).open("rb") as file:
-            content = file.read(_MAX_PASSWORD + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise ValueError(f"a readable file ({getattr(error, 'strerror', None) or error})") from None
-    password = content.removesuffix(b"\n").removesuffix(b"\r")
-    if not password or len(content) > _MAX_PASSWORD or b"\n" in password:
-        raise ValueError("a file with the password as its only line")
-    return password
-
-
 _CLIENTS: Final = "clients"
 _CLUSTER: Final = "cluster"
 _TIMES: Final = "times"
@@ -173,13 +159,16 @@ _GROUPS: Final = {
 SETTINGS: Final = (
     Setting(_CLIENTS, "--listen", "ADDRESS", "127.0.0.1:6380", _listen,
             "where plain Redis clients connect: HOST:PORT, [IPv6]:PORT or unix:PATH", repeatable=True),
+    Setting(_CLIENTS, "--client-auth", "none|passthrough|FILE", "none", _one(read_client_auth),
+            "who clients are: nobody is asked; users of the cluster, on connections of their own; or the proxy's own "
+            "users, in a file that is read again on SIGHUP"),
     Setting(_CLUSTER, "--cluster", "HOST:PORT", "", _seeds,
             "nodes to ask for the rest of the cluster; names are resolved again at each refresh",
             repeatable=True),
     Setting(_CLUSTER, "--cluster-user", "NAME", "", _one(_user),
             "ACL user to log in to the nodes as; needs a password file"),
-    Setting(_CLUSTER, "--cluster-password-file", "PATH", "", _one(_password),
-            "file whose only line is the password for the nodes; read once, at start"),
+    Setting(_CLUSTER, "--cluster-password-file", "PATH", "", _one(read_password),
+            "file whose only line is the password for the nodes; read again on SIGHUP"),
     Setting(_CLUSTER, "--address-map", "FROM=TO", "", parse_address_map,
             "dial TO where the cluster announces FROM (NAT): HOST:PORT=HOST:PORT or HOST=HOST",
             repeatable=True),
@@ -275,10 +264,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def from_arguments(namespace: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     """The configuration that the flags in `namespace` and the variables in `environ` ask for.
 
-    Reads the password file. Raises ConfigError.
+    Reads the files of secrets. Raises ConfigError.
     """
     values = {setting.name: _value(setting, namespace, environ) for setting in SETTINGS}
-    values["cluster_password"] = values.pop("cluster_password_file")
+    password = values["cluster_password_file"]
+    values["cluster_password"] = None if password is None else password.password
+    values["cluster_password_file"] = None if password is None else password.path
     if not values["cluster"]:
         raise ConfigError("--cluster (or SLOTPROXY_CLUSTER) is missing: expected HOST:PORT of one node at least")
     if values["cluster_user"] is not None and values["cluster_password"] is None:

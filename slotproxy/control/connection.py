@@ -31,10 +31,14 @@ class NodeUnavailable(Exception):
     """A node could not be reached, hung up, or spoke no RESP2; `str()` says which, without the address."""
 
 
+class LoginRefused(NodeUnavailable):
+    """A node does not accept the credentials."""
+
+
 class Credentials:
     """How to log in to nodes. `user` None: the default user. `password` None: do not log in."""
 
-    def __init__(self, user: str | None = None, password: bytes | None = None) -> None:
+    def __init__(self, user: str | bytes | None = None, password: bytes | None = None) -> None:
         self.user = user
         self.password = password
 
@@ -158,7 +162,7 @@ async def connect(address: Address, credentials: Credentials) -> NodeConnection:
                 await connection.command(*login)
             except ErrorReply as problem:
                 connection.close()
-                raise NodeUnavailable(f"login refused: {problem}") from problem
+                raise LoginRefused(f"login refused: {problem}") from problem
         return connection
     raise NodeUnavailable("no address" if refused is None else _reason(refused))
 

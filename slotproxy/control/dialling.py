@@ -4,6 +4,8 @@ Duty: for each stream that asks, connect to its node's present address until it 
 prepare the connection so that nothing sent on it can be overtaken by what the lost one left behind. An identity that
 ACLs deny MULTI is found out here, before a block's commands could run one by one.
 
+A connection for a client's identity is greeted as the proxy's own user and then logs in as the client's.
+
 The fence (design, ordering contract): commands in a dead connection's socket buffer can still run at the node after
 newer ones on a new connection. So the lost connection is killed by its CLIENT ID before the stream is ready. Ids start
 anew with each server process, hence the run_id: a restarted server has no old commands, and the id may be another's.
@@ -12,14 +14,14 @@ Best effort where ACLs deny CLIENT ID, CLIENT KILL or INFO: said once per stream
 
 import logging
 import random
-from collections.abc import Mapping
+from typing import Protocol
 
 import trio
 
 from slotproxy.cluster.topology import Address
 from slotproxy.control.addresses import AddressMap
-from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
-from slotproxy.dataplane.nodestreams import Greeting, NodeStream
+from slotproxy.control.connection import Credentials, ErrorReply, LoginRefused, NodeConnection, NodeUnavailable, connect
+from slotproxy.dataplane.nodestreams import Greeting, Identity, NodeStream
 from slotproxy.dataplane.plane import Plane
 from slotproxy.dataplane.transport import Transport
 
@@ -29,28 +31,41 @@ _BACKOFF_FIRST = 0.05
 _BACKOFF_MOST = 2.0
 
 
+class Clients(Protocol):
+    """The identities of clients."""
+
+    def credentials(self, identity: Identity) -> Credentials | None:
+        """How to log in as one; None: nobody does any more."""
+
+    def refused(self) -> None:
+        """A node does not accept one's credentials."""
+
+
 async def open_stream(
     stream: NodeStream,
     plane: Plane,
-    identities: Mapping[str, Credentials],
+    own: Credentials,
     address_map: AddressMap,
     connect_timeout: float,
+    clients: Clients | None = None,
 ) -> None:
     """Connect `stream`, however long it takes; returns when it is attached, or retired.
 
-    `identities` has the credentials that the stream's key names.
+    `own`: the proxy's credentials; `clients` has those of the other identities.
     """
     backoff = _BACKOFF_FIRST
     while not stream.retired:
         address = address_map.apply((stream.node.info.host, stream.node.info.port))
         try:
             with trio.fail_after(connect_timeout):
-                connection = await connect(address, identities[stream.key.identity.name])
-                greeting = await _greet(connection, stream)
+                connection = await connect(address, own)
+                greeting = await _greet(connection, stream, clients)
         except (NodeUnavailable, trio.TooSlowError) as problem:
             why = str(problem) if isinstance(problem, NodeUnavailable) else f"no answer within {connect_timeout:g} s"
             if stream.why != why:
                 _log.warning("cannot connect to node %s: %s", _shown(stream, address), why)
+            if clients is not None and isinstance(problem, LoginRefused) and stream.key.identity.name:
+                clients.refused()
             plane.unreachable(stream, why)
             if not stream.is_wanted():  # a leased one is tried once: whoever wants it may go elsewhere
                 return
@@ -65,8 +80,11 @@ async def open_stream(
         return
 
 
-async def _greet(connection: NodeConnection, stream: NodeStream) -> Greeting:
-    """Name the connection, learn its id and what its user may do, kill what the lost connection may still run."""
+async def _greet(connection: NodeConnection, stream: NodeStream, clients: Clients | None) -> Greeting:
+    """Name the connection, learn its id and what its user may do, kill what the lost connection may still run.
+
+    All but what its user may do is asked as the proxy's own user, for others may not be allowed to.
+    """
     node = stream.node.name
     _, client_id, server = await connection.commands(
         ("CLIENT", "SETNAME", "slotproxy"), ("CLIENT", "ID"), ("INFO", "server")
@@ -90,6 +108,8 @@ async def _greet(connection: NodeConnection, stream: NodeStream) -> Greeting:
     for killed in await connection.commands(*[("CLIENT", "KILL", "ID", id) for id in lost]):
         if isinstance(killed, ErrorReply):
             _log.warning("node %s denies CLIENT KILL: a lost connection is not fenced: %s", node, killed)
+    if clients is not None and stream.key.identity.name:
+        await _become(connection, clients.credentials(stream.key.identity))
     denied = await _denied(connection, stream)
     if stream.key.protocol != 2:
         (reply,) = await connection.commands(("HELLO", stream.key.protocol))
@@ -101,6 +121,22 @@ async def _greet(connection: NodeConnection, stream: NodeStream) -> Greeting:
             connection.close()
             raise NodeUnavailable(f"the node refuses {b' '.join(command[:2]).decode()}: {reply}")
     return Greeting(int(client_id), run, denied, list(fences))
+
+
+async def _become(connection: NodeConnection, credentials: Credentials | None) -> None:
+    """Log in as a user of a client's. Raises LoginRefused."""
+    if credentials is None:
+        connection.close()
+        raise NodeUnavailable("its clients have left")
+    (reply,) = await connection.commands(credentials.command() or ("RESET",))
+    if not isinstance(reply, ErrorReply) and credentials.command() is None:
+        (reply,) = await connection.commands(("PING",))
+    if isinstance(reply, ErrorReply) and str(reply).startswith(("WRONGPASS", "NOAUTH")):
+        connection.close()
+        raise LoginRefused(f"login refused: {reply}")
+    if isinstance(reply, ErrorReply) and credentials.command() is not None:
+        connection.close()
+        raise NodeUnavailable(f"login not accepted: {reply}")
 
 
 async def _denied(connection: NodeConnection, stream: NodeStream) -> bytes:

@@ -211,6 +211,8 @@ METRICS: Final[tuple[Series | Distribution, ...]] = (
     _counter("slotproxy_clients_total", lambda s: int(s.counters.clients_total), "Clients accepted."),
     _counter("slotproxy_clients_refused_total", lambda s: int(s.counters.clients_refused),
              "Clients turned away because there were too many."),
+    _counter("slotproxy_auth_failures_total", lambda s: int(s.counters.auth_failures),
+             "AUTH and HELLO AUTH of clients with wrong credentials."),
     Series("slotproxy_backend_connections", "gauge",
            "Connections to nodes, by node; 0 for a primary without one.",
            ("node",), lambda s: _by(s.node_connections(), _nodes(s, primaries_only=True))),

@@ -25,18 +25,23 @@ from slotproxy.control.confirming import is_genuine
 from slotproxy.control.connection import Credentials, ErrorReply, NodeConnection, NodeUnavailable, connect
 from slotproxy.control.descriptors import room
 from slotproxy.control.dialling import open_stream
+from slotproxy.control.identities import Identities
 from slotproxy.control.listeners import listen_all, serve_listeners
 from slotproxy.control.querying import ask_aside, ask_commands, ask_topology, ask_version
+from slotproxy.control.rereading import reread
 from slotproxy.control.supplying import Functions
+from slotproxy.dataplane.accounts import PASSTHROUGH, Grant
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.exclusives import Exclusive
 from slotproxy.dataplane.lanes import Node
-from slotproxy.dataplane.nodestreams import NodeStream
+from slotproxy.dataplane.logins import Login
+from slotproxy.dataplane.nodestreams import NodeStream, StreamKey
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solitary import Asked
 from slotproxy.protocol.redirects import Refusal
 from slotproxy.protocol.requests import arguments_of
+from slotproxy.protocol.resp import error
 
 _log = logging.getLogger("slotproxy")
 
@@ -82,6 +87,8 @@ class Proxy:
             config.allow_admin,
             max_exclusive,
             config.cross_slot_transactions == "per-slot",
+            config.client_auth.mode,
+            config.client_auth.users,
         )
         clock: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self.plane = Plane(self, limits, clock, version)
@@ -91,18 +98,22 @@ class Proxy:
         self._confirming = trio.CapacityLimiter(_ERRANDS)
         self._asking_aside = trio.CapacityLimiter(_ERRANDS)
         self._leasing: dict[str, trio.CapacityLimiter] = {}  # by node, so that a silent one holds up no other
+        self._identities = Identities(
+            self.plane, config.cluster, config.address_map, config.refresh_interval, config.connect_timeout
+        )
         self._refresher = Refresher(
             self.slot_map,
             config.cluster,
             self._query,
             self.plane.apply,
-            self.plane.refreshed,
+            self._refreshed,
             config.refresh_interval,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until a signal; returns when drained. Raises ConfigError where an address cannot be used."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        config = self._config
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 if self._config.admin is not None:
@@ -110,6 +121,8 @@ class Proxy:
                 listeners = await listen_all(self._config.listen)
                 nursery.start_soon(self._run_reactor)
                 nursery.start_soon(self._refresher.run)
+                if config.client_auth.mode == PASSTHROUGH:
+                    nursery.start_soon(self._identities.run)
                 accepting = trio.CancelScope()
                 nursery.start_soon(serve_listeners, listeners, self.plane, accepting)
                 addresses = ", ".join(map(str, self._config.listen))
@@ -117,12 +130,17 @@ class Proxy:
                 nursery.start_soon(self._report_ready)
                 task_status.started()
                 async for number in signals:
+                    if number == signal.SIGHUP:
+                        reread(config, self._credentials, self.plane)
+                        continue
                     _log.info("%s: draining", signal.Signals(number).name)
                     break
                 self._draining = True
                 accepting.cancel()
                 nursery.start_soon(self._drain)
                 async for number in signals:
+                    if number == signal.SIGHUP:
+                        continue
                     _log.info("%s again: ending at once", signal.Signals(number).name)
                     nursery.cancel_scope.cancel()
                     break
@@ -138,11 +156,23 @@ class Proxy:
         self._nursery.start_soon(self._dial, stream, limiter)
 
     async def _dial(self, stream: NodeStream, limiter: trio.CapacityLimiter | None) -> None:
-        identities = {"": self._credentials}
         async with limiter or contextlib.nullcontext():
             await open_stream(
-                stream, self.plane, identities, self._config.address_map, self._config.connect_timeout
+                stream,
+                self.plane,
+                self._credentials,
+                self._config.address_map,
+                self._config.connect_timeout,
+                self._identities,
             )
+
+    def check_login_nowait(self, login: Login) -> None:
+        """Have a node judge the credentials of an AUTH."""
+        self._nursery.start_soon(self._identities.judge, login)
+
+    def forget_login_nowait(self, grant: Grant) -> None:
+        """Forget credentials."""
+        self._identities.forget(grant)
 
     def refresh_nowait(self, why: str) -> None:
         """Refresh the topology soon."""
@@ -178,18 +208,20 @@ class Proxy:
     def _count_functions(self) -> None:
         self.counters.functions_supplied += 1
 
-    def ask_aside_nowait(self, request: Request, node: Node, protocol: int) -> None:
+    def ask_aside_nowait(self, request: Request, node: Node, key: StreamKey) -> None:
         """Send a request on a connection of its own."""
-        self._nursery.start_soon(self._ask_aside, request, node, protocol)
+        self._nursery.start_soon(self._ask_aside, request, node, key)
 
-    async def _ask_aside(self, request: Request, node: Node, protocol: int) -> None:
+    async def _ask_aside(self, request: Request, node: Node, key: StreamKey) -> None:
+        credentials = self._identities.credentials(key.identity) if key.identity.name else self._credentials
+        if credentials is None:
+            self.plane.answered_aside(request, error("ERR slotproxy: no answer: its user may not log in any more"))
+            return
         address = (node.info.host, node.info.port)
         # A node that is busy with a script may not answer before its busy-reply-threshold, 5 s if nobody has set it.
         within = max(self._config.park_timeout, self._config.connect_timeout)
         async with self._asking_aside:
-            reply = await ask_aside(
-                request.raw, protocol, address, self._credentials, self._config.address_map, within
-            )
+            reply = await ask_aside(request.raw, key.protocol, address, credentials, self._config.address_map, within)
         self.plane.answered_aside(request, reply)
 
     def read_table_nowait(self) -> None:
@@ -223,6 +255,10 @@ class Proxy:
         self._changed = trio.Event()
         if self._sleep is not None:
             self._sleep.deadline = min(self._sleep.deadline, self.plane.reactor.next_due())
+
+    def _refreshed(self) -> None:
+        self.plane.refreshed()
+        self._identities.look_again_nowait()
 
     async def _query(self, address: Address) -> Topology:
         dialled = self._config.address_map.apply(address)

@@ -6,6 +6,7 @@ A client must take the proxy for a server without cluster support: otherwise it 
 
 from typing import TYPE_CHECKING, Final
 
+from slotproxy.dataplane.authenticating import authenticate
 from slotproxy.dataplane.clientcommands import answer_client
 from slotproxy.protocol.clientfilters import BAD_NAME, integer_of, valid_name
 from slotproxy.protocol.decisions import error_of_bytes, wrong_arity
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
     from slotproxy.dataplane.plane import Plane
 
+_NOAUTH: Final = error(
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option"
+    " can be used to authenticate the client and select the RESP protocol version at the same time"
+)
 _NOT_INSIDE: Final = error("ERR slotproxy: HELLO with another protocol inside a transaction is refused; send it before")
 
 
@@ -37,9 +42,11 @@ def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[
     if name == "hello":
         return _hello(client, plane, arguments)
     if name == "auth":
-        return _auth(arguments[1:])
+        return authenticate(client, plane, arguments[1:])
     if name == "reset":
-        return _reset(client)
+        return _reset(client, plane)
+    if name == "whoami":
+        return bulk(client.grant.account.name)
     return answer_client(client, plane, arguments)
 
 
@@ -48,16 +55,16 @@ def runs_alone(arguments: list[bytes]) -> bool:
     first = arguments[0].lower()
     if first == b"client":
         return len(arguments) > 1 and arguments[1].lower() == b"reply"
-    return first == b"reset" or first == b"hello"
+    return first in (b"reset", b"hello", b"auth")
 
 
-def _reset(client: "Client") -> bytes:
+def _reset(client: "Client", plane: "Plane") -> bytes:
     client.name = b""
     client.transaction = None
     client.watching.end()
     client.set_reply_mode("reset")
     client.unsubscribe_all()
-    client.speak(2)
+    client.work_as(plane.accounts.first(), 2)
     return simple(b"RESET")
 
 
@@ -66,20 +73,6 @@ def _select(index: bytes) -> bytes:
     if number is None:
         return error("ERR value is not an integer or out of range")
     return OK if number == 0 else error("ERR SELECT is not allowed in cluster mode")
-
-
-def _auth(credentials: list[bytes]) -> bytes:
-    """As a server whose default user has no password."""
-    if len(credentials) > 2:
-        return error("ERR syntax error")
-    if len(credentials) == 1:
-        return error(
-            "ERR AUTH <password> called without any password configured for the default user."
-            " Are you sure your configuration is correct?"
-        )
-    if credentials[0] == b"default":
-        return OK
-    return error("WRONGPASS invalid username-password pair or user is disabled.")
 
 
 def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
@@ -99,7 +92,7 @@ def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
         word = options[position].upper()
         left = len(options) - position - 1
         if word == b"AUTH" and left >= 2:
-            reply = _auth(options[position + 1 : position + 3])
+            reply = authenticate(client, plane, options[position + 1 : position + 3])
             if reply != OK:
                 return reply
             position += 3
@@ -110,6 +103,8 @@ def _hello(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
             position += 2
         else:
             return error_of_bytes(b"ERR Syntax error in HELLO option '" + options[position] + b"'")
+    if not client.grant.account.enters:
+        return _NOAUTH
     client.speak(protocol)
     return mapping(
         protocol,

@@ -1,4 +1,4 @@
-"""CLIENT, about the proxy's own clients: what `clientfilters` has read is carried out here."""
+"""CLIENT, about the proxy's clients that have the same account: what `clientfilters` has read is carried out here."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +33,7 @@ _OVERFLOW: Final = 1 << 62  # milliseconds from which on the server's sum with t
 
 def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
     """The reply to a CLIENT subcommand; b"" for none (CLIENT REPLY OFF and SKIP)."""
-    request = parse_client(arguments)
+    request = parse_client(arguments, client.grant.account.name)
     if isinstance(request, bytes):
         return request
     if isinstance(request, GetId):
@@ -46,17 +46,17 @@ def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> b
     if isinstance(request, DescribeMe):
         return verbatim(client.protocol, lines_of([_described(client, plane)]))
     if isinstance(request, ListClients):
-        return verbatim(client.protocol, lines_of(_listed(plane, request)))
+        return verbatim(client.protocol, lines_of(_listed(client, plane, request)))
     if isinstance(request, DescribeTracking):
         return not_tracking(client.protocol)
     if isinstance(request, KillClients):
         return _kill(client, plane, request)
     if isinstance(request, PauseClients):
         if request.milliseconds < _OVERFLOW:
-            plane.pause.start(request.milliseconds / 1000, request.writes_only)
+            client.grant.account.pause.start(request.milliseconds / 1000, request.writes_only)
         return OK
     if isinstance(request, UnpauseClients):
-        plane.pause.stop()
+        client.grant.account.pause.stop()
         return OK
     if isinstance(request, SetNoEvict):
         client.no_evict = request.on
@@ -73,7 +73,7 @@ def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> b
 
 
 def _unblock(client: "Client", plane: "Plane", request: UnblockClient) -> bytes:
-    meant = plane.clients.get(request.id)
+    meant = _found(client, plane, request.id)
     task = None if meant is None else meant.task
     if task is None:
         return integer(0)
@@ -83,18 +83,24 @@ def _unblock(client: "Client", plane: "Plane", request: UnblockClient) -> bytes:
     return _NO_REPLY
 
 
-def _listed(plane: "Plane", request: ListClients) -> list[Described]:
+def _found(asking: "Client", plane: "Plane", id: int) -> "Client | None":
+    """The client with that id; those of other accounts do not exist for it."""
+    found = plane.clients.get(id)
+    return found if found is not None and found.grant.account is asking.grant.account else None
+
+
+def _listed(asking: "Client", plane: "Plane", request: ListClients) -> list[Described]:
     if request.ids is not None:
-        found = [plane.clients[id] for id in request.ids if id in plane.clients]
-        return [_described(one, plane) for one in found]
-    described = [_described(one, plane) for one in plane.clients.values()]
+        found = [_found(asking, plane, id) for id in request.ids]
+        return [_described(one, plane) for one in found if one is not None]
+    described = [_described(one, plane) for one in asking.grant.account.clients()]
     return [one for one in described if is_listed(request, one)]
 
 
 def _kill(client: "Client", plane: "Plane", request: KillClients) -> bytes:
     killed = 0
-    found = plane.clients.get(request.id)
-    for one in list(plane.clients.values()) if request.id == 0 else [found] if found is not None else []:
+    found = _found(client, plane, request.id)
+    for one in client.grant.account.clients() if request.id == 0 else [found] if found is not None else []:
         if is_meant(request, _described(one, plane), client.id):
             killed += 1
             if one is client:
@@ -128,7 +134,7 @@ def _described(client: "Client", plane: "Plane") -> Described:
         len(client.out),
         client.is_read(),
         "" if client.command is None else client.command.name,
-        b"default",
+        client.grant.account.name,
         client.protocol,
         -1 if transaction is None else len(transaction.queued),
         subscribed,

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
 
+from slotproxy.dataplane.accounts import Grant
 from slotproxy.dataplane.dispatching import Transaction, dispatch
+from slotproxy.dataplane.logins import OUTPUT_BEFORE_LOGIN, LoginDeadline
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.subscribing import Subscriptions
 from slotproxy.dataplane.transport import Transport
 from slotproxy.dataplane.turns import LARGE_IN_FLIGHT, RECEIVE, Turns
 from slotproxy.dataplane.watching import Watching
-from slotproxy.protocol.commands import Command
+from slotproxy.protocol.commands import Command, CommandTable
 from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.redirects import error_code
 from slotproxy.protocol.requests import arguments_of
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.plane import Plane
 
 _RECEIVE_LARGE: Final = 1_048_576
+_NO_COMMANDS: Final = CommandTable([], "none")
 _ANSWERED: Final = Command("", 0, frozenset(), [], None, None)  # stands in the queue for what no node was asked
 
 
@@ -48,7 +51,9 @@ class Client(Turns):
         self.subscriptions: Subscriptions | None = None  # since the first
         self.confined: bool = False  # may say only what a RESP2 client that has subscribed may
         self.no_evict: bool = False  # CLIENT NO-EVICT, which nothing here heeds
+        self._deadline: Final = LoginDeadline(self)
         self.open(transport)
+        self._enter()
 
     # In
 
@@ -81,7 +86,7 @@ class Client(Turns):
         plane = self.plane
         router = plane.router
         routes = router.territory.routes
-        table = plane.table
+        table = self._commands()
         queue = self.queue
         now: float = self.reactor.now
         self.active_at = now
@@ -93,6 +98,7 @@ class Client(Turns):
                             return
                         continue
                     if self.room == 0 and self.settle():
+                        table = self._commands()
                         continue
                     self.pause()
                     return
@@ -163,10 +169,20 @@ class Client(Turns):
 
     def speak(self, protocol: int) -> None:
         """Speak this version of RESP from now on, on the lanes that do; nothing of the client may be in flight."""
-        if protocol != self.protocol:
+        self.work_as(self.grant, protocol)
+
+    def work_as(self, grant: Grant, protocol: int) -> None:
+        """Use another account, or speak another protocol, from now on; nothing of the client may be in flight."""
+        if grant is not self.grant:
+            self.plane.accounts.leave(self, False)
+            self.grant = grant
+            self._enter()
+        pool = grant.account.pool
+        if protocol != self.protocol or pool is not self.pool:
             left = self.lane
             self.protocol = protocol
-            self.lane = self.pool.lane_of(self.id, protocol)
+            self.pool = pool
+            self.lane = pool.lane_of(self.id, protocol)
             self.plane.fencing.pass_on(left, self.lane)
             self.watching.give_up()
             self.confine()
@@ -181,6 +197,23 @@ class Client(Turns):
         if self.subscriptions is not None:
             self.subscriptions.clear(self)
             self.confine()
+
+    def _enter(self) -> None:
+        """Join `grant`. Without a login there is little that may be asked or left unread, and little time."""
+        self.plane.accounts.enter(self)
+        if self.grant.account.enters:
+            self._deadline.due = 0.0
+            self.scanner.limits = self.plane.request_limits
+            self._max_output = self.plane.max_output
+        else:
+            self._deadline.set()
+            self.scanner.limits = self.plane.limits_before_login
+            if self._max_output > OUTPUT_BEFORE_LOGIN:
+                self._max_output = OUTPUT_BEFORE_LOGIN
+
+    def _commands(self) -> CommandTable:
+        """Where the plain path looks for commands: nowhere while the client has not logged in."""
+        return self.plane.table if self.grant.account.enters else _NO_COMMANDS
 
     # Out
 
@@ -243,6 +276,7 @@ class Client(Turns):
         if self.transport is None:
             return
         self.finishing = True
+        self._deadline.due = 0.0
         self.shut()
         task = self.task
         if task is not None:

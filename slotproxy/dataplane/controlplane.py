@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 from slotproxy.protocol.redirects import Refusal
 
 if TYPE_CHECKING:
+    from slotproxy.dataplane.accounts import Grant
     from slotproxy.dataplane.lanes import Node
-    from slotproxy.dataplane.nodestreams import NodeStream
+    from slotproxy.dataplane.logins import Login
+    from slotproxy.dataplane.nodestreams import NodeStream, StreamKey
     from slotproxy.dataplane.requests import Request
     from slotproxy.dataplane.solitary import Asked
 
@@ -39,11 +41,17 @@ class Control(Dialler, Protocol):
         `Plane.supplied` is called when that has been tried.
         """
 
-    def ask_aside_nowait(self, request: "Request", node: "Node", protocol: int) -> None:
+    def ask_aside_nowait(self, request: "Request", node: "Node", key: "StreamKey") -> None:
         """Send a request on a connection of its own, because a busy script may block the shared ones.
 
         `Plane.answered_aside` takes the reply.
         """
+
+    def check_login_nowait(self, login: "Login") -> None:
+        """Have a node say whether the credentials of an AUTH are right; `Plane.login_judged` is called then."""
+
+    def forget_login_nowait(self, grant: "Grant") -> None:
+        """Nobody needs the credentials any more by which this was granted."""
 
     def read_table_nowait(self) -> None:
         """Have a node's command table read; `Plane.table_read` is called when that has been tried."""

@@ -29,6 +29,7 @@ class Counters:
     def __init__(self) -> None:
         self.clients_total: i64 = 0
         self.clients_refused: i64 = 0
+        self.auth_failures: i64 = 0  # AUTH and HELLO AUTH with wrong credentials
         self.client_bytes_in: i64 = 0
         self.client_bytes_out: i64 = 0
         self.node_bytes_in: i64 = 0

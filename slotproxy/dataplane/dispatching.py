@@ -6,9 +6,12 @@ the commands between MULTI and EXEC are held back instead.
 
 from typing import TYPE_CHECKING, Final
 
+from slotproxy.dataplane.accounts import FILE, NONE
 from slotproxy.dataplane.answers import answer_locally, runs_alone
+from slotproxy.dataplane.authenticating import credentials_of
 from slotproxy.dataplane.blocked import Blocked
 from slotproxy.dataplane.execution import Execution, calls_function
+from slotproxy.dataplane.logins import NOT_INSIDE, Login, is_kept_out, must_be_judged
 from slotproxy.dataplane.receivers import publish
 from slotproxy.dataplane.replicas import ReplicaWait
 from slotproxy.dataplane.requests import Request, parts_of
@@ -69,6 +72,10 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
     """Run one command of a client: any but a regular one with exactly one key outside of a transaction."""
     arguments = arguments_of(raw)
     decision = decide(plane.table, arguments, plane.allow_admin)
+    if not client.grant.account.enters and is_kept_out(client, plane, decision, arguments, raw):
+        return
+    if plane.accounts.mode == FILE and isinstance(decision, ForwardKeyless) and decision.command.name == "acl|whoami":
+        decision = AnswerLocally("whoami")  # the node knows one user of the proxy only
     transaction = client.transaction
     if client.confined and not _is_allowed(client, plane, decision, arguments):
         return
@@ -145,6 +152,10 @@ def _answer(client: "Client", plane: "Plane", name: str, arguments: list[bytes],
     called = plane.table.resolve(arguments)
     if called is not None:
         client.count(called)
+        given = must_be_judged(plane, name, arguments)
+        if given is not None:
+            client.run(Login(client, plane, called, name, arguments, given))
+            return
     frame = answer_locally(name, client, plane, arguments)
     if frame:
         client.answer(frame)
@@ -198,6 +209,9 @@ def _queue(
     problem = refusal_to_queue(called, decision, arguments)
     if isinstance(decision, Unknown) and not _is_unknown(client, plane, raw):
         return
+    if problem is None and isinstance(decision, AnswerLocally) and plane.accounts.mode != NONE and \
+            credentials_of(decision.name, arguments) is not None:  # fmt: skip
+        problem = NOT_INSIDE  # what is queued runs as one user
     if problem is None and transaction.size + len(raw) > plane.request_limits.request:
         problem = error(
             f"ERR slotproxy: the transaction is larger than {plane.request_limits.request} bytes (--max-request);"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from slotproxy.dataplane.counters import Counters
-from slotproxy.dataplane.nodestreams import NodeStream, StreamKey
+from slotproxy.dataplane.nodestreams import Identity, NodeStream, StreamKey
 from slotproxy.dataplane.reactor import Reactor, Timer
 from slotproxy.dataplane.solitary import Solitary
 from slotproxy.protocol.frames import ProtocolError
@@ -212,6 +212,15 @@ class Exclusives(Timer):
         self._all.pop(exclusive, None)
         if exclusive in self._idle:
             self._idle.remove(exclusive)
+
+    def forget_identity(self, identity: Identity) -> None:
+        """Nobody logs in as it any more: its idle connections are closed."""
+        for exclusive in self._idle[:]:
+            if exclusive.key.identity is identity:
+                exclusive.finish("nobody logs in as its user any more")
+        for place in list(self._waiting):
+            if place[1].identity is identity and not self._waiting[place]:
+                del self._waiting[place]
 
     def fire(self) -> None:
         """Close what has lain idle."""

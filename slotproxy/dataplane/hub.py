@@ -380,6 +380,14 @@ class Hub(Timer):
         feeds = [feed for feed in self._feeds.values() if feed.node.info.primary]
         return 0 if topic is None else sum([1 for feed in feeds if feed.has_confirmed(topic)])
 
+    def subscribers(self) -> "list[Client]":
+        """All clients that have subscribed to anything here."""
+        found: dict[Client, None] = {}
+        for topics in self._topics:
+            for topic in topics.values():
+                found.update(topic.subscribers)
+        return list(found)
+
     def subscribed(self, kind: Kind) -> list[Topic]:
         """All topics of this kind that clients have."""
         return [topic for topic in self._topics[kind.index].values() if topic.subscribers]

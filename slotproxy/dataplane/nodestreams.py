@@ -25,7 +25,7 @@ _RECEIVE_LARGE: Final = 1_048_576
 
 
 class Identity:
-    """As whom connections log in. `name` names the credentials that the dialler has; "": the proxy's own.
+    """As whom connections log in; the dialler has the credentials. `name` is for logs; "": the proxy's own.
 
     `denied`: the error that a node gives this identity for MULTI; b"" while it may use it, or nobody knows.
     """

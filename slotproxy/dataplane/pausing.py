@@ -1,4 +1,4 @@
-"""CLIENT PAUSE: the proxy's clients wait, all of them or those that want to write.
+"""CLIENT PAUSE: the clients of one account wait, all of them or those that want to write.
 
 Invariants (7.0.15): a pause in force is never shortened or relaxed by another one; a client that waits gets nothing
 else done, and goes on where it was. Nothing is looked at per command while there is no pause: under PAUSE WRITE every
@@ -7,29 +7,30 @@ client counts a detour, which takes its requests off the plain path.
 
 from typing import TYPE_CHECKING, Final
 
-from slotproxy.dataplane.reactor import Timer
+from slotproxy.dataplane.reactor import Reactor, Timer
 from slotproxy.protocol.clientfilters import paused_as_write
 from slotproxy.protocol.commands import Command
 
 if TYPE_CHECKING:
+    from slotproxy.dataplane.accounts import Account
     from slotproxy.dataplane.clients import Client
-    from slotproxy.dataplane.plane import Plane
 
 
 class Pause(Timer):
-    """The pause of one proxy's clients; none at first."""
+    """The pause of one account's clients; none at first."""
 
-    def __init__(self, plane: "Plane") -> None:
+    def __init__(self, reactor: Reactor, account: "Account") -> None:
         super().__init__()
-        self._plane: Final = plane
+        self._reactor: Final = reactor
+        self._account: Final = account
         self._writes: bool = False  # writers wait
         self._all: bool = False  # everybody does
 
     def start(self, seconds: float, writes_only: bool) -> None:
         """Pause for that long, or go on pausing."""
-        reactor = self._plane.reactor
+        reactor = self._reactor
         reactor.call_at(max(self.due, reactor.now + seconds), self)
-        for client in self._plane.clients.values():
+        for client in self._account.clients():
             if not writes_only and not self._all:
                 client.hold_for_pause()
             if not self._writes:
@@ -46,16 +47,22 @@ class Pause(Timer):
         self.due = 0.0
         if self._writes:
             self._writes = self._all = False
-            for client in self._plane.clients.values():
+            for client in self._account.clients():
                 client.detours -= 1
                 client.release_from_pause()
 
     def meet(self, client: "Client") -> None:
-        """A client has connected."""
+        """A client has joined the account."""
         if self._writes:
             client.detours += 1
         if self._all:
             client.hold_for_pause()
+
+    def part(self, client: "Client") -> None:
+        """A client leaves the account, and goes on."""
+        if self._writes:
+            client.detours -= 1
+            client.release_from_pause()
 
     def stops(self, command: Command | None) -> bool:
         """Whether a client that wants to run the command has to wait."""

@@ -16,6 +16,7 @@ from mypy_extensions import i64
 from slotproxy.cluster.shards import Shards
 from slotproxy.cluster.slotmap import SlotMap
 from slotproxy.cluster.topology import Topology
+from slotproxy.dataplane.accounts import NONE, Accounts, Grant
 from slotproxy.dataplane.arrivals import Arrivals
 from slotproxy.dataplane.clients import Client
 from slotproxy.dataplane.controlplane import Control
@@ -24,8 +25,8 @@ from slotproxy.dataplane.exclusives import Exclusive, Exclusives
 from slotproxy.dataplane.fencing import Fencing
 from slotproxy.dataplane.hub import Hub
 from slotproxy.dataplane.lanes import Node
+from slotproxy.dataplane.logins import Login
 from slotproxy.dataplane.nodestreams import Greeting, Identity, NodeStream
-from slotproxy.dataplane.pausing import Pause
 from slotproxy.dataplane.reactor import Reactor, TickListener
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.router import Router
@@ -41,6 +42,7 @@ from slotproxy.protocol.requests import RequestLimits
 from slotproxy.protocol.resp import command as packed
 from slotproxy.protocol.resp import error
 from slotproxy.protocol.slots import SLOTS
+from slotproxy.protocol.users import Users
 
 _TABLE_AGE: Final = 60.0  # seconds after which an unknown command has the nodes' table read again
 
@@ -50,7 +52,7 @@ class PlaneLimits:
 
     `script_cache`: bytes of scripts that are remembered. `allow_admin`: commands for operators are not refused.
     `max_exclusive`: connections to nodes that are leased to one client each. `per_slot`: transactions over several
-    slots are run slot by slot.
+    slots are run slot by slot. `client_auth`: the mode of `Accounts`, with its `users`.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class PlaneLimits:
         allow_admin: bool = False,
         max_exclusive: int = 10_000,
         per_slot: bool = False,
+        client_auth: str = NONE,
+        users: Users | None = None,
     ) -> None:
         self.request: Final = request
         self.max_clients: Final = max_clients
@@ -76,6 +80,8 @@ class PlaneLimits:
         self.allow_admin: Final = allow_admin
         self.max_exclusive: Final = max_exclusive
         self.per_slot: Final = per_slot
+        self.client_auth: Final = client_auth
+        self.users: Final = users
 
 
 class Plane(TickListener):
@@ -90,6 +96,7 @@ class Plane(TickListener):
         self.reactor: Final = Reactor(clock)
         self.table: CommandTable = CommandTable.snapshot()
         self.request_limits: Final = limits.request
+        self.limits_before_login: Final = limits.request.before_login()
         self.max_in_flight: i64 = limits.max_in_flight
         self.max_output: i64 = limits.max_output
         self.router: Final = Router(
@@ -102,7 +109,7 @@ class Plane(TickListener):
             limits.park_timeout,
         )
         self.shards: Final = Shards()
-        self.pause: Final = Pause(self)
+        self.accounts: Final = Accounts(self, limits.client_auth, limits.users, limits.lanes_per_node)
         self.allow_admin: Final = limits.allow_admin
         self.max_clients: Final = limits.max_clients
         self.clients: dict[int, Client] = {}
@@ -192,10 +199,11 @@ class Plane(TickListener):
         self._last_client += 1
         client = Client(self, transport, self._last_client, address)
         self.clients[client.id] = client
-        self.pause.meet(client)
+        self._leave()  # there may be a time by which it has to log in
 
     def client_closed(self, client: Client) -> None:
         """A client has closed its transport."""
+        self.accounts.leave(client, True)
         self.clients.pop(client.id, None)
         if self._on_finished is not None and not self.clients:
             self._on_finished()
@@ -221,8 +229,10 @@ class Plane(TickListener):
         Not when the node is another process by now: ids start anew with each.
         """
         run = exclusive.server_run
-        lanes = exclusive.node.lanes
-        for lane in [lanes[client.lane], *lanes]:
+        own = self.router.territory.own.identity  # it is the proxy's command, whatever the client's user may do
+        for lane in exclusive.node.lanes:
+            if lane.key.identity is not own:
+                continue
             if lane.ready and exclusive.client_id and (run == "" or lane.server_run == run):
                 arrivals = self.arrivals
                 asked = Asked(self, arrivals.owner, taker, -1, patient=False)
@@ -275,12 +285,51 @@ class Plane(TickListener):
             client.release()
         self._leave()
 
+    def login_judged(self, login: Login, grant: Grant | None, reply: bytes) -> None:
+        """A node has said whether the credentials of an AUTH are right (`grant`); `reply`: what the client gets."""
+        self._enter()
+        login.judged(grant, reply)
+        self._leave()
+
+    def decide_default(self, grant: Grant | None) -> None:
+        """What clients have that have not logged in; None: they have to."""
+        self._enter()
+        self.accounts.decide(grant)
+        self._leave()
+
+    def revoke(self, grant: Grant) -> int:
+        """The cluster does not accept its credentials any more. Returns how many clients had to be closed."""
+        self._enter()
+        closed = self.accounts.revoke(grant)
+        self._leave()
+        return closed
+
+    def use_users(self, users: Users) -> list[bytes]:
+        """The file of users has been read anew; see `Accounts.use_users`."""
+        self._enter()
+        closed = self.accounts.use_users(users)
+        self._leave()
+        return closed
+
     def hub_of(self, identity: Identity) -> Hub:
         """Where clients of this identity subscribe."""
         hub = self.hubs.get(identity)
         if hub is None:
             hub = self.hubs[identity] = Hub(self, identity)
         return hub
+
+    def is_subscribed(self, identity: Identity) -> bool:
+        """Whether anybody has subscribed with this identity's rights."""
+        hub = self.hubs.get(identity)
+        return hub is not None and len(hub.subscribers()) > 0
+
+    def drop_hub(self, identity: Identity) -> None:
+        """The identity has no rights any more: who has subscribed with them is closed, as a server does."""
+        hub = self.hubs.pop(identity, None)
+        if hub is not None:
+            for client in hub.subscribers():
+                client.close()
+            hub.close("nobody logs in as its user any more")
 
     def supplied(self, asked: Asked) -> None:
         """A function is where it was wanted, or nobody has it."""

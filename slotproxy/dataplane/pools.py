@@ -42,7 +42,9 @@ class LaneNumbers:
         """Nobody uses these any more; they were taken together."""
         for number in range(first, first + count):
             self.eager[number] = False
-        self._free.setdefault(count, []).append(first)
+        free = self._free.setdefault(count, [])
+        assert first not in free, "twice: two pools would get the same lanes"
+        free.append(first)
 
 
 class Pool:
@@ -64,6 +66,10 @@ class Pool:
             self._territory.connect_lanes(first, self._shared)
         return first + client_id % self._shared
 
+    def retire(self) -> None:
+        """No client sends here any more; what was sent is still answered."""
+        self._territory.retire_lanes(self._first, 2 * self._shared)
+
     def close(self) -> None:
-        """No client is left."""
+        """Nothing is left that could be sent here."""
         self._territory.drop_lanes(self._first, 2 * self._shared)

@@ -156,7 +156,7 @@ class Solo(Solitary):
         if "allow_busy" in self._command.flags:
             node = router.territory.owner(seat.slot)
             if node is not None:
-                self._plane.control.ask_aside_nowait(part, node, self._client.protocol)
+                self._plane.control.ask_aside_nowait(part, node, self._client.key)
                 return
         router.submit(part)
 

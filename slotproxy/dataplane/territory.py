@@ -83,7 +83,13 @@ class Territory:
 
     def drop_lanes(self, first: int, count: int) -> None:
         """Nobody sends on these lanes any more; they were added together."""
+        self.retire_lanes(first, count)
         self._numbers.give_back(first, count)
+
+    def retire_lanes(self, first: int, count: int) -> None:
+        """No client sends on these lanes any more, but something may still wait for them: their numbers stay."""
+        for number in range(first, first + count):
+            self._numbers.eager[number] = False
         for node in self.nodes.values():
             for lane in node.lanes[first : first + count]:
                 lane.retire("its clients have left")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import i64
 
+from slotproxy.dataplane.accounts import Grant
+from slotproxy.dataplane.authenticating import Credentials
 from slotproxy.dataplane.nodestreams import StreamKey
 from slotproxy.dataplane.pools import Pool
 from slotproxy.dataplane.replying import ReplyWriter
@@ -33,9 +35,11 @@ class Turns(ReplyWriter):
     """A client, as far as its turns go."""
 
     def __init__(self, plane: "Plane", id: int) -> None:
-        self.pool: Pool = plane.router.territory.own
+        self.grant: Grant = plane.accounts.first()
+        self.pool: Pool = self.grant.account.pool
         super().__init__(plane.reactor, id, self.pool.lane_of(id, 2))
         self.protocol: int = 2  # RESP version
+        self.accepted: Credentials | None = None  # by a node, while the AUTH or HELLO that gave them is answered
         self.plane: Final = plane
         self.scanner: Final = RequestScanner(plane.request_limits)
         self.finishing: bool = False  # no more requests are taken; closed when everything is answered and sent
@@ -154,7 +158,7 @@ class Turns(ReplyWriter):
 
     def may_go(self, request: Request) -> bool:
         """Whether a request off the plain path may be sent; else it waits for the end of a pause."""
-        if self.plane.pause.stops(request.command):
+        if self.grant.account.pause.stops(request.command):
             self._paused_request = request
             self.hold_for_pause()
             return False
@@ -162,7 +166,7 @@ class Turns(ReplyWriter):
 
     def stopped(self, commands: list[Command | None], raw: bytes) -> bool:
         """Whether a pause stops one of these; then `raw`, which holds them, is taken again when it is over."""
-        if self.detours > 0 and any([self.plane.pause.stops(command) for command in commands]):
+        if self.detours > 0 and any([self.grant.account.pause.stops(command) for command in commands]):
             self.next = raw
             self.hold_for_pause()
             return True

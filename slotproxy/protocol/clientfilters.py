@@ -28,7 +28,6 @@ _ARITY: Final = {
 }  # fmt: skip
 _KINDS: Final = {b"normal": "normal", b"master": "master", b"slave": "slave", b"replica": "slave", b"pubsub": "pubsub"}
 _REPLY_MODES: Final = {b"on": "on", b"off": "off", b"skip": "skip"}
-_USERS: Final = frozenset([b"default"])
 #: Paused by CLIENT PAUSE WRITE without the `write` flag: the server's `may_replicate`, which COMMAND does not show.
 _MAY_REPLICATE: Final = frozenset(["eval", "evalsha", "fcall", "pfcount", "publish", "spublish"])
 
@@ -130,10 +129,11 @@ class SetReplyMode(ClientRequest):
         self.mode: Final = mode
 
 
-def parse_client(arguments: list[bytes]) -> ClientRequest | bytes | None:
+def parse_client(arguments: list[bytes], user: bytes = b"default") -> ClientRequest | bytes | None:
     """What CLIENT with these arguments (its own name is the first) asks for; bytes are the whole reply.
 
-    None for a subcommand that is not treated here: TRACKING, HELP and those that do not exist.
+    None for a subcommand that is not treated here: TRACKING, HELP and those that do not exist. `user`: the only one
+    that exists for the client.
     """
     word = arguments[1].lower()
     arity = _ARITY.get(word)
@@ -154,7 +154,7 @@ def parse_client(arguments: list[bytes]) -> ClientRequest | bytes | None:
     if word == b"list":
         return _list(arguments)
     if word == b"kill":
-        return _kill(arguments)
+        return _kill(arguments, user)
     if word == b"pause":
         return _pause(arguments)
     if word == b"unpause":
@@ -221,7 +221,7 @@ def _list(arguments: list[bytes]) -> ListClients | bytes:
     return ListClients("", ids)
 
 
-def _kill(arguments: list[bytes]) -> KillClients | bytes:
+def _kill(arguments: list[bytes], user: bytes) -> KillClients | bytes:
     request = KillClients()
     if len(arguments) == 3:  # whatever the word is, also ID
         request.address_only = True
@@ -231,13 +231,13 @@ def _kill(arguments: list[bytes]) -> KillClients | bytes:
     for position in range(2, len(arguments), 2):
         if position + 1 == len(arguments):
             return _SYNTAX
-        wrong = _take_filter(request, _word(arguments[position]), arguments[position + 1])
+        wrong = _take_filter(request, _word(arguments[position]), arguments[position + 1], user)
         if wrong is not None:
             return wrong
     return request
 
 
-def _take_filter(request: KillClients, option: bytes, value: bytes) -> bytes | None:
+def _take_filter(request: KillClients, option: bytes, value: bytes, user: bytes) -> bytes | None:
     """Add one filter of CLIENT KILL; the error when there is one."""
     if option == b"id":
         id = integer_of(value)
@@ -254,7 +254,7 @@ def _take_filter(request: KillClients, option: bytes, value: bytes) -> bytes | N
     elif option == b"laddr":
         request.laddr = _c_string(value)
     elif option == b"user":
-        if value not in _USERS:
+        if value != user:
             return error_of_bytes(b"ERR No such user '" + _c_string(value) + b"'")
         request.user = value
     elif option == b"skipme":

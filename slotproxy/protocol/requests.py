@@ -22,11 +22,15 @@ from mypy_extensions import i64
 from slotproxy.protocol.frames import FrameBuffer, ProtocolError, read_length
 
 _INT_MAX: Final = 2147483647
+_MOST_BULK: Final = 536_870_912  # proto-max-bulk-len: what is longer is wrong whoever sends it
 _MAX_LENGTH_LINE: Final = 65536  # PROTO_INLINE_MAX_SIZE also bounds a line that holds a length
 
 
 class RequestLimits:
-    """What one request may measure. Shapes: `arguments` a count; `inline`, `bulk` and `request` in bytes."""
+    """What one request may measure. Shapes: `arguments` a count; `inline`, `bulk` and `request` in bytes.
+
+    `unauthenticated`: they hold for who has not logged in, and the errors say so.
+    """
 
     def __init__(
         self,
@@ -39,6 +43,19 @@ class RequestLimits:
         self.inline: i64 = inline
         self.bulk: i64 = bulk
         self.request: i64 = request
+        self.unauthenticated: bool = False
+
+    def before_login(self) -> "RequestLimits":
+        """What holds for who has not logged in: Redis's limits, or these where they are narrower."""
+        limits = RequestLimits(
+            _at_most(self.arguments, 10), self.inline, _at_most(self.bulk, 16_384), _at_most(self.request, 262_144)
+        )
+        limits.unauthenticated = True
+        return limits
+
+
+def _at_most(limit: i64, most: i64) -> i64:
+    return limit if limit < most else most
 
 
 class RequestScanner(FrameBuffer):
@@ -103,6 +120,8 @@ class RequestScanner(FrameBuffer):
                 return False
             raise ProtocolError("Protocol error: invalid multibulk length")
         if count > _INT_MAX or count > self.limits.arguments:
+            if count <= _INT_MAX and self.limits.unauthenticated:
+                raise ProtocolError("Protocol error: unauthenticated multibulk length")
             raise ProtocolError("Protocol error: invalid multibulk length")
         self.irregular = self.buffer[after - 1] != 0x0A
         self.arguments = None
@@ -138,6 +157,8 @@ class RequestScanner(FrameBuffer):
                     break
                 raise ProtocolError("Protocol error: invalid bulk length")
             if length < 0 or length > bulk_limit:
+                if self.limits.unauthenticated and 0 <= length <= _MOST_BULK:
+                    raise ProtocolError("Protocol error: unauthenticated bulk length")
                 raise ProtocolError("Protocol error: invalid bulk length")
             stop: i64 = after + length
             if stop + 2 - self.end + self._aside_size > self.limits.request:

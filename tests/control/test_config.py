@@ -15,6 +15,7 @@ from slotproxy.control.config import (
     from_arguments,
     settings_table,
 )
+from slotproxy.control.secrets import ClientAuth
 
 NEEDED = ("--cluster", "10.0.0.1:7001")
 
@@ -42,6 +43,8 @@ def test_the_defaults_are_those_promised() -> None:
         cluster=(("10.0.0.1", 7001),),
         cluster_user=None,
         cluster_password=None,
+        cluster_password_file=None,
+        client_auth=ClientAuth(),
         address_map=AddressMap(),
         connections_per_node=2,
         connect_timeout=5.0,
@@ -77,7 +80,7 @@ def test_a_switch_needs_no_value() -> None:
 
 def test_every_setting_has_a_flag_a_variable_and_a_field() -> None:
     fields = {field.name for field in dataclasses.fields(Config)}
-    assert {setting.name for setting in SETTINGS} == fields - {"cluster_password"} | {"cluster_password_file"}
+    assert {setting.name for setting in SETTINGS} == fields - {"cluster_password"}
     for flag, variable, default, meaning in settings_table():
         assert variable == "SLOTPROXY_" + flag[2:].upper().replace("-", "_")
         assert default
@@ -97,6 +100,7 @@ def test_every_flag_and_every_variable_is_heard_and_a_wrong_value_named(
         "cluster_password_file": str(file),
         "address_map": "a=b",
         "admin": "off",
+        "client_auth": "passthrough",
         "log_level": "debug",
         "log_format": "json",
         "allow_admin": "yes",
@@ -303,3 +307,21 @@ def test_request_limits_are_handed_to_the_framing() -> None:
         *NEEDED, "--max-arguments", "1", "--max-inline", "2", "--max-bulk", "3", "--max-request", "4"
     ).request_limits()
     assert (limits.arguments, limits.inline, limits.bulk, limits.request) == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("text", ["user a on s3cret", "s3cret", "user a on >s3cret\nuser a on >s3cret"])
+def test_a_file_of_users_that_is_wrong_is_named_with_its_line_and_no_secret(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "users"
+    file.write_text(text)
+    said = complaint(*NEEDED, "--client-auth", str(file))
+    assert said.startswith(f"--client-auth: '{file}': expected a file of users: line ") and "s3cret" not in said
+
+
+def test_ways_in_which_clients_log_in(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text("user a on >s3cret")
+    assert configured(*NEEDED, "--client-auth", "PassThrough").client_auth == ClientAuth("passthrough")
+    auth = configured(*NEEDED, "--client-auth", str(file)).client_auth
+    assert (auth.mode, auth.path) == ("file", str(file)) and auth.users is not None
+    assert auth.users.check(b"a", b"s3cret") is not None and "s3cret" not in repr(configured(*NEEDED))
+    assert "readable file" in complaint(*NEEDED, "--client-auth", str(tmp_path / "none-there"))

@@ -38,6 +38,7 @@ PROMISED = {
     "slotproxy_client_connections": ("gauge", ()),
     "slotproxy_clients_total": ("counter", ()),
     "slotproxy_clients_refused_total": ("counter", ()),
+    "slotproxy_auth_failures_total": ("counter", ()),
     "slotproxy_backend_connections": ("gauge", ("node",)),
     "slotproxy_requests_in_flight": ("gauge", ()),
     "slotproxy_requests_parked": ("gauge", ()),

@@ -15,8 +15,10 @@ from slotproxy.control.confirming import is_genuine
 from slotproxy.control.connection import Credentials, ErrorReply, NodeUnavailable, connect
 from slotproxy.control.dialling import open_stream
 from slotproxy.control.querying import ask_version
+from slotproxy.dataplane.accounts import Grant
 from slotproxy.dataplane.lanes import Node
-from slotproxy.dataplane.nodestreams import NodeStream
+from slotproxy.dataplane.logins import Login
+from slotproxy.dataplane.nodestreams import NodeStream, StreamKey
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solitary import Asked
@@ -30,6 +32,7 @@ class TalkingNode:
     def __init__(self, replies: dict[bytes, bytes] | None = None) -> None:
         self.replies = {b"CLIENT": b":7\r\n", **(replies or {})}
         self.connections = 0
+        self.heard: list[list[bytes]] = []
         self.asked = trio.Event()
         self.answering = trio.Event()
         self.answering.set()
@@ -46,6 +49,7 @@ class TalkingNode:
         async for data in stream:
             reader.feed(bytes(data))
             while (words := reader.gets()) is not False:
+                self.heard.append(words)
                 self.asked.set()
                 await self.answering.wait()
                 await stream.send_all(self.replies.get(words[0], b"+OK\r\n"))
@@ -69,8 +73,14 @@ class Dials:
     def supply_nowait(self, name: bytes, node: Node, asked: Asked) -> None:
         raise AssertionError("nothing was sent")
 
-    def ask_aside_nowait(self, request: Request, node: Node, protocol: int) -> None:
+    def ask_aside_nowait(self, request: Request, node: Node, key: StreamKey) -> None:
         raise AssertionError("nothing was sent")
+
+    def check_login_nowait(self, login: Login) -> None:
+        raise AssertionError("nothing was sent")
+
+    def forget_login_nowait(self, grant: Grant) -> None:
+        raise AssertionError("nothing was granted")
 
     def read_table_nowait(self) -> None:
         raise AssertionError("nothing was sent")
@@ -106,7 +116,7 @@ async def test_a_node_that_gets_another_address_while_it_is_dialled_is_dialled_t
     (lane,) = dials.lanes
     with trio.fail_after(5):
         async with trio.open_nursery() as dialling:
-            dialling.start_soon(open_stream, lane, plane, {"": Credentials()}, AddressMap(), 3.0)
+            dialling.start_soon(open_stream, lane, plane, Credentials(), AddressMap(), 3.0)
             await before.asked.wait()
             plane.apply(at(new), 0)
             before.answering.set()

@@ -15,8 +15,10 @@ from typing import Any
 import hiredis
 
 from slotproxy.cluster.topology import Topology
+from slotproxy.dataplane.accounts import NONE, Grant
 from slotproxy.dataplane.lanes import Node
-from slotproxy.dataplane.nodestreams import Greeting, NodeStream
+from slotproxy.dataplane.logins import Login
+from slotproxy.dataplane.nodestreams import Greeting, NodeStream, StreamKey
 from slotproxy.dataplane.plane import Plane, PlaneLimits
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.solitary import Asked
@@ -24,6 +26,7 @@ from slotproxy.dataplane.transport import Transport
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.redirects import Refusal
 from slotproxy.protocol.requests import RequestLimits
+from slotproxy.protocol.users import parse_users
 from tests.scripted_frames import pack
 from tests.scripted_node import NodeLink, ScriptedCluster, ScriptedNode
 from tests.watched_socket import WatchedSocket, socket_pair
@@ -52,6 +55,8 @@ class ScriptedControl:
         self.confirmations: list[tuple[Request, Node, Refusal, bytes]] = []
         self.asides: list[tuple[Request, Node]] = []
         self.supplies: list[tuple[bytes, Node, Asked]] = []
+        self.logins: list[Login] = []  # not judged yet
+        self.forgotten: list[Grant] = []
         self.table_reads = 0  # asked for, and not answered yet
         self.table_reads_in_all = 0
 
@@ -67,8 +72,14 @@ class ScriptedControl:
     def supply_nowait(self, name: bytes, node: Node, asked: Asked) -> None:
         self.supplies.append((name, node, asked))
 
-    def ask_aside_nowait(self, request: Request, node: Node, protocol: int) -> None:
+    def ask_aside_nowait(self, request: Request, node: Node, key: StreamKey) -> None:
         self.asides.append((request, node))
+
+    def check_login_nowait(self, login: Login) -> None:
+        self.logins.append(login)
+
+    def forget_login_nowait(self, grant: Grant) -> None:
+        self.forgotten.append(grant)
 
     def read_table_nowait(self) -> None:
         self.table_reads += 1
@@ -157,6 +168,8 @@ class Rig:
         max_output: int = 16_777_216,
         max_exclusive: int = 100,
         per_slot: bool = False,
+        client_auth: str = NONE,
+        users: str | None = None,
         table: CommandTable = TABLE,
     ) -> None:
         self.clock = ManualClock()
@@ -172,6 +185,8 @@ class Rig:
             lanes,
             max_exclusive=max_exclusive,
             per_slot=per_slot,
+            client_auth=client_auth,
+            users=None if users is None else parse_users(users.encode()),
         )
         self.denied = b""  # what nodes answer to MULTI and EXEC
         self.plane = Plane(self.control, limits, self.clock, "0.0.0")
@@ -179,6 +194,9 @@ class Rig:
         self.clients: list[ScriptedClient] = []
         self.sockets: list[WatchedSocket] = []  # the proxy's ends
         self._ends: dict[tuple[str, int], WatchedSocket] = {}
+        self.passwords: dict[bytes, bytes] = {}  # of the cluster's users
+        self.grants: dict[tuple[bytes, bytes], Grant] = {}  # by user and password
+        self.judging = True  # whether `run` has nodes judge logins by itself
         self.dialling = True  # whether `run` connects lanes by itself
         self.reading = True  # whether clients read by themselves
         self.next_table: CommandTable | None = None  # what the nodes' table is when it is read again
@@ -218,6 +236,7 @@ class Rig:
                 link.drop()
         sock = node.connect()
         node.links[-1].protocol = lane.key.protocol
+        node.links[-1].user = lane.key.identity.name
         for command in lane.key.prepare:
             node.run(node.links[-1], command, asking=False)
         self.sockets.append(sock)
@@ -239,6 +258,22 @@ class Rig:
         """Answer the oldest question about a script's refusal."""
         request, node, refusal, reply = self.control.confirmations.pop(0)
         self.plane.confirmed(request, node, refusal, reply, genuine)
+
+    def judge(self) -> None:
+        """A node judges the oldest login, by `passwords`."""
+        login = self.control.logins.pop(0)
+        given = login.given
+        if given is None:
+            return
+        user = given.user or b"default"
+        if self.passwords.get(user) != given.password:
+            self.plane.login_judged(login, None, b"-WRONGPASS no such pair\r\n")
+            return
+        grant = self.grants.get((user, given.password))
+        if grant is None or grant in self.control.forgotten:
+            grant = self.plane.accounts.grant(user, b"%d" % (len(self.grants) + 1))
+            self.grants[(user, given.password)] = grant
+        self.plane.login_judged(login, grant, b"")
 
     def supply(self, *, found: bool = True) -> None:
         """The oldest function that was asked for is brought to its node, unless nobody has it."""
@@ -273,6 +308,9 @@ class Rig:
             moved += self.cluster.serve()
             if self.dialling:
                 moved += self.connect()
+            if self.judging and self.control.logins:
+                moved += 1
+                self.judge()
             if self.table_is_read and self.control.table_reads:
                 moved += 1
                 self.read_table()
