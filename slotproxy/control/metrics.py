@@ -56,6 +56,8 @@ class Sources(Protocol):
 
     def blocked_clients(self) -> int: ...
 
+    def private_clients(self) -> int: ...
+
     def migrating_slots(self) -> list[int]:
         """Slots that count as migrating: an ASK or TRYAGAIN was seen within the last minute."""
         ...
@@ -183,6 +185,8 @@ METRICS: Final[tuple[Series | Distribution, ...]] = (
     _counter("slotproxy_transactions_partial_total", lambda s: int(s.counters.transactions_partial),
              "Transactions over several slots of which some slots' commands have run and others' have not."),
     _gauge("slotproxy_blocked_clients", lambda s: s.blocked_clients(), "Clients in a blocking command."),
+    _gauge("slotproxy_private_clients", lambda s: s.private_clients(),
+           "Clients with connections to nodes of their own (CLIENT TRACKING, CLIENT NO-TOUCH, MONITOR)."),
     _gauge("slotproxy_exclusive_connections", lambda s: s.exclusive_connections(),
            "Connections to nodes that are leased to one client (blocking commands, WATCH); at most --max-exclusive."),
     _gauge("slotproxy_slot_migrations", lambda s: len(s.migrating_slots()),

@@ -7,6 +7,8 @@ A client must take the proxy for a server without cluster support: otherwise it 
 from typing import TYPE_CHECKING, Final
 
 from slotproxy.dataplane.clientcommands import answer_client
+from slotproxy.dataplane.monitoring import monitor
+from slotproxy.dataplane.private import turn_off
 from slotproxy.protocol.clientfilters import BAD_NAME, integer_of, valid_name
 from slotproxy.protocol.decisions import error_of_bytes, wrong_arity
 from slotproxy.protocol.resp import EMPTY_ARRAY, OK, PONG, bulk, error, integer, mapping, simple
@@ -37,6 +39,10 @@ def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[
         return _auth(arguments[1:])
     if name == "reset":
         return _reset(client)
+    if name == "monitor":
+        called = plane.table.resolve(arguments)
+        assert called is not None, "it has been found"
+        return monitor(client, plane, called, b"")
     return answer_client(client, plane, arguments)
 
 
@@ -44,8 +50,8 @@ def runs_alone(arguments: list[bytes]) -> bool:
     """Whether the command changes what becomes of replies: those of earlier commands must have been written."""
     first = arguments[0].lower()
     if first == b"client":
-        return len(arguments) > 1 and arguments[1].lower() == b"reply"
-    return first == b"reset" or first == b"hello"
+        return len(arguments) > 1 and arguments[1].lower() in (b"reply", b"tracking", b"no-touch")
+    return first in (b"reset", b"hello", b"monitor")
 
 
 def _reset(client: "Client") -> bytes:
@@ -53,6 +59,8 @@ def _reset(client: "Client") -> bytes:
     client.transaction = None
     client.watching.end()
     client.set_reply_mode("reset")
+    client.stop_monitor()
+    turn_off(client)
     client.speak(2)
     return simple(b"RESET")
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from mypy_extensions import i64
 
 from slotproxy.dataplane.dispatching import Transaction, dispatch
+from slotproxy.dataplane.monitoring import Monitor
+from slotproxy.dataplane.private import Private
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.transport import Transport
 from slotproxy.dataplane.turns import LARGE_IN_FLIGHT, RECEIVE, Turns
@@ -139,9 +141,16 @@ class Client(Turns):
     def forward(self, command: Command, slot: int, raw: bytes, barrier: bool) -> None:
         """Send a command to the node of a slot."""
         request = Request(self, command, slot, raw, self.reactor.now, barrier)
+        self.stamp(request)
         self.count(command)
         self.queue.push(request)
         self.plane.router.submit(request)
+
+    def stamp(self, request: Request) -> None:
+        """The request is the command's that was taken last, or a part of it."""
+        private = self.private
+        if private is not None:
+            private.stamp(request)
 
     def _take_skipped(self) -> bool:
         """Take the command behind CLIENT REPLY SKIP, alone and without a reply. False when it is not there yet."""
@@ -160,11 +169,46 @@ class Client(Turns):
     def speak(self, protocol: int) -> None:
         """Speak this version of RESP from now on, on the lanes that do; nothing of the client may be in flight."""
         if protocol != self.protocol:
-            left = self.lane
             self.protocol = protocol
-            self.lane = self.pool.lane_of(self.id, protocol)
-            self.plane.fencing.pass_on(left, self.lane)
+            self.choose_lane()
+
+    def choose_lane(self) -> None:
+        """Send on the lanes that fit what the client has turned on; nothing of it may be in flight."""
+        private = self.private
+        lane = -1 if private is None else private.arrange()
+        if lane < 0:
+            lane = self.pool.lane_of(self.id, self.protocol)
+        left = self.lane
+        if lane != left:
+            self.lane = lane
+            self.plane.fencing.pass_on(left, lane)
             self.watching.give_up()
+        if private is not None:
+            private.drop_former()
+            if private.is_empty():
+                self.private = None
+                self.detours -= 1
+                self.plane.private.pop(self.id, None)
+
+    def go_private(self) -> Private:
+        """Something is about to be turned on that takes lanes of its own."""
+        private = self.private = self.plane.private[self.id] = Private(self, self.plane)
+        self.detours += 1  # what is sent there is stamped
+        return private
+
+    def start_monitor(self) -> Monitor:
+        """Have all primaries show what they run; no command of this client touches keys meanwhile."""
+        monitor = self.monitor = Monitor(self, self.plane)
+        self.detours += 1
+        return monitor
+
+    def stop_monitor(self) -> None:
+        """MONITOR has ended."""
+        monitor = self.monitor
+        if monitor is not None:
+            self.monitor = None
+            self.detours -= 1
+            monitor.close()
 
     # Out
 
@@ -229,4 +273,8 @@ class Client(Turns):
             task.abandon()
         self.transaction = None
         self.watching.close()
+        self.stop_monitor()
+        private = self.private
+        if private is not None:
+            private.close()
         self.plane.client_closed(self)

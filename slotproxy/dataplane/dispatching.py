@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Final
 from slotproxy.dataplane.answers import answer_locally, runs_alone
 from slotproxy.dataplane.blocked import Blocked
 from slotproxy.dataplane.execution import Execution, calls_function
+from slotproxy.dataplane.monitoring import NO_KEYS
+from slotproxy.dataplane.private import echo
 from slotproxy.dataplane.replicas import ReplicaWait
 from slotproxy.dataplane.requests import Request, parts_of
 from slotproxy.dataplane.solo import Solo
 from slotproxy.dataplane.watching import Watch
 from slotproxy.protocol.blocking import read_wait
 from slotproxy.protocol.blocks import QUEUED, aborted, block_of
+from slotproxy.protocol.clientfilters import paused_as_write
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import (
     CROSSSLOT,
@@ -36,6 +39,7 @@ from slotproxy.protocol.decisions import (
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import EMPTY_ARRAY, OK, error
 from slotproxy.protocol.slots import key_slot
+from slotproxy.protocol.tracking import caching_of, keys_of
 from slotproxy.protocol.transactions import DISCARDED, KEYLESS, READS, Plan, Queued, refusal_to_queue
 
 if TYPE_CHECKING:
@@ -66,6 +70,13 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
     arguments = arguments_of(raw)
     decision = decide(plane.table, arguments, plane.allow_admin)
     transaction = client.transaction
+    if client.private is not None:
+        client.private.taken(raw, arguments[0])
+    if client.monitor is not None and _touches_keys(plane.table.resolve(arguments), decision):
+        if transaction is not None:
+            transaction.failed = True
+        client.answer(NO_KEYS)
+        return
     if isinstance(decision, Answer) and arguments[0].lower() == b"exec":  # of wrong arity: it discards, too (7.0.15)
         client.transaction = None
         client.watching.end()
@@ -89,6 +100,7 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
         if not client.stopped([decision.command], raw):
             client.count(decision.command)
             owner = Request(client, decision.command, decision.parts[0].slot, raw, plane.reactor.now)
+            client.stamp(owner)
             client.queue.push(owner)
             for part in parts_of(owner, decision.parts):
                 plane.router.submit(part)
@@ -113,6 +125,13 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
         client.finish()
 
 
+def _touches_keys(called: Command | None, decision: Decision) -> bool:
+    """Whether the server takes it for a read or a write (server.c, processCommand, 7.0.15)."""
+    if called is None or isinstance(decision, (Answer, Unknown)):
+        return False
+    return called.readonly or paused_as_write(called)
+
+
 def _is_unknown(client: "Client", plane: "Plane", raw: bytes) -> bool:
     """Whether the nodes lack the command, too; else it is taken again when their table has been read."""
     if not plane.table_may_be_old():
@@ -131,6 +150,8 @@ def _answer(client: "Client", plane: "Plane", name: str, arguments: list[bytes],
     if called is not None:
         client.count(called)
     frame = answer_locally(name, client, plane, arguments)
+    if name == "ping" and plane.private and called is not None and echo(client, plane, called, frame):
+        return
     if frame:
         client.answer(frame)
     if client.leaving:
@@ -147,6 +168,8 @@ def _wait(client: "Client", plane: "Plane", decision: MayWait, arguments: list[b
     if not client.stopped([called], raw) and client.alone(raw):
         client.count(called)
         client.run(Blocked(client, plane, called, raw, decision.keys, wait))
+        if client.private is not None and called.readonly:
+            client.private.reads_untracked(decision.keys)
 
 
 # Transactions
@@ -174,6 +197,10 @@ def _queue(
         return
     if called is not None:
         client.count(called)
+        if called.name == "client|caching" and client.private is not None:
+            caching = caching_of(arguments[2], client.private.options)
+            if isinstance(caching, int):
+                client.private.cache(caching)
         if called.script:
             # NOSCRIPT would come when the commands before it have run.
             raw = plane.router.scripts.prepare(raw, called.name, arguments)
@@ -237,7 +264,10 @@ def _execute(client: "Client", plane: "Plane", transaction: Transaction, called:
         run = READS if group.repeatable else called
         request = Request(client, run, slot, block_of(group.requests), plane.reactor.now, True)
         request.commands = len(group.requests)
+        client.stamp(request)
         client.queue.push(request)
         plane.router.submit(request)
     elif client.alone(raw):
         client.run(Execution(client, plane, called, raw, plan))
+        if client.private is not None and watches:
+            client.private.reads_untracked([key for one in plan.queued for key in keys_of(one.command, one.arguments)])

@@ -25,6 +25,7 @@ from slotproxy.dataplane.fencing import Fencing
 from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.nodestreams import Greeting, NodeStream
 from slotproxy.dataplane.pausing import Pause
+from slotproxy.dataplane.private import Private
 from slotproxy.dataplane.reactor import Reactor, TickListener
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.router import Router
@@ -111,6 +112,7 @@ class Plane(TickListener):
         self.blocked: Final = BlockedClients()
         self.exclusives: Final = Exclusives(self.reactor, self.counters, control, limits.max_exclusive)
         self.arrivals: Final = Arrivals(self)
+        self.private: Final[dict[int, Private]] = {}  # by client id
         self.fencing: Final = Fencing(self)
         self.router.fencing = self.fencing
         self.on_entry: Callable[[], None] | None = None
@@ -153,6 +155,8 @@ class Plane(TickListener):
                 order.troubled = set()
                 self.blocked.trouble(slots)
                 self.arrivals.doubt(slots)
+                for private in list(self.private.values()):
+                    private.doubt(slots)
             if order.calmed:
                 slots = order.calmed
                 order.calmed = set()
@@ -193,6 +197,7 @@ class Plane(TickListener):
     def client_closed(self, client: Client) -> None:
         """A client has closed its transport."""
         self.clients.pop(client.id, None)
+        self.private.pop(client.id, None)
         if self._on_finished is not None and not self.clients:
             self._on_finished()
 
@@ -218,8 +223,11 @@ class Plane(TickListener):
         """
         run = exclusive.server_run
         lanes = exclusive.node.lanes
-        for lane in [lanes[client.lane], *lanes]:
-            if lane.ready and exclusive.client_id and (run == "" or lane.server_run == run):
+        own = lanes[client.lane]
+        for lane in [own, *lanes]:
+            if not lane.ready or not (lane is own or lane.key.shared):
+                continue
+            if exclusive.client_id and (run == "" or lane.server_run == run):
                 arrivals = self.arrivals
                 asked = Asked(self, arrivals.owner, taker, -1, patient=False)
                 raw = packed([b"CLIENT", b"UNBLOCK", b"%d" % exclusive.client_id, how])
@@ -322,6 +330,10 @@ class Plane(TickListener):
     def client_count(self) -> int:
         """Connected clients."""
         return len(self.clients)
+
+    def private_clients(self) -> int:
+        """Clients with lanes of their own."""
+        return len(self.private) + sum(1 for client in self.clients.values() if client.monitor is not None)
 
     def uptime(self) -> float:
         """Seconds since start."""

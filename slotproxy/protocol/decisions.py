@@ -16,6 +16,7 @@ from slotproxy.protocol.treatments import (
     BLOCKING,
     NODES,
     ONE_NODE,
+    PRIVATE,
     PROXY,
     REFUSED,
     REPLICAS,
@@ -151,6 +152,8 @@ def decide(table: CommandTable, arguments: list[bytes], allow_admin: bool = Fals
         return _by_keys(resolved, first, arguments)
     if treatment == PROXY:
         return Answer(CLUSTER_DISABLED, early=False) if first in _CLUSTER_ONLY else AnswerLocally(first)
+    if treatment == PRIVATE:
+        return AnswerLocally(first)
     if treatment == REFUSED:
         return Answer(refused(resolved, arguments))
     if treatment == BLOCKING:

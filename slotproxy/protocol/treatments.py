@@ -21,6 +21,7 @@ PROXY: Final = "proxy"  # answered without a node
 BLOCKING: Final = "blocking"  # may wait at a node
 TRANSACTION: Final = "transaction"
 REPLICAS: Final = "replicas"  # waits for them, at all primaries
+PRIVATE: Final = "private"  # needs connections that the client has for itself
 SESSION: Final = "session"  # holds state on a connection
 REFUSED: Final = "refused"  # would act on one node behind the cluster's back
 
@@ -36,6 +37,7 @@ MEANINGS: Final[dict[str, str]] = {
     "in trouble: tried one after another whenever something arrives",
     TRANSACTION: "held by slotproxy from MULTI on, sent as one block at EXEC; WATCH on a connection of its own",
     REPLICAS: "to every primary on connections of its own; the least number is the reply",
+    PRIVATE: "by slotproxy; gives the client connections of its own to the nodes (see Client-side caching and MONITOR)",
     SESSION: "holds state on its connection: not supported yet",
     REFUSED: "refused by name, unless `--allow-admin` opens it",
 }
@@ -71,7 +73,7 @@ _BY_HAND: Final[dict[str, str]] = {
     **dict.fromkeys(["script|load", "script|flush"], PRIMARIES),
     **dict.fromkeys(["wait", "waitaof"], REPLICAS),
     **dict.fromkeys(["multi", "exec", "discard", "watch", "unwatch"], TRANSACTION),
-    **dict.fromkeys(["client|tracking", "monitor"], SESSION),
+    **dict.fromkeys(["client|tracking", "client|caching", "client|no-touch", "monitor"], PRIVATE),
     **dict.fromkeys(["subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"], SESSION),
     **dict.fromkeys(["debug", "script|debug", "shutdown", "failover", "replicaof", "slaveof"], REFUSED),
     **dict.fromkeys(["sync", "psync", "replconf", "migrate", "restore-asking"], REFUSED),

@@ -28,6 +28,7 @@ PROMISED = {
     "slotproxy_script_cache_bytes": ("gauge", ()),
     "slotproxy_transactions_partial_total": ("counter", ()),
     "slotproxy_blocked_clients": ("gauge", ()),
+    "slotproxy_private_clients": ("gauge", ()),
     "slotproxy_exclusive_connections": ("gauge", ()),
     "slotproxy_errors_total": ("counter", ("code",)),
     "slotproxy_client_connections": ("gauge", ()),

@@ -124,7 +124,7 @@ def test_replicas_are_waited_for_at_all_nodes() -> None:
     assert isinstance(decided("WAIT 0 0"), AwaitReplicas)
 
 
-@pytest.mark.parametrize("line", ["SUBSCRIBE c", "SSUBSCRIBE {t}c", "MONITOR", "CLIENT TRACKING on"])
+@pytest.mark.parametrize("line", ["SUBSCRIBE c", "SSUBSCRIBE {t}c"])
 def test_what_holds_state_on_a_connection_is_not_sent_on_a_shared_one(line: str) -> None:
     assert answer(line).endswith("is not supported yet\r\n")
 
