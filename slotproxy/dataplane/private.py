@@ -164,17 +164,16 @@ class Private(LaneUser):
 
     def untracked(self, request: Request) -> None:
         if request.commands > 0:
-            self._tell(request, NULL3)
+            self._tell(_alone(request), NULL3)
         else:
             keys = keys_of(request.command, arguments_of(request.raw))
             if keys:
-                self._tell(request, names_of(keys))
+                self._tell(_alone(request), names_of(keys))
 
     def reads_untracked(self, keys: list[bytes]) -> None:
         """What runs alone for the client now reads these keys where no node is asked to tell of them."""
         if self.options is not None and not self.options.bcast and keys:
-            client = self._client
-            self._tell(client.queue.last() if client.queue.size > 0 else None, names_of(keys))
+            self._tell(self._all_in_flight(), names_of(keys))
 
     # What nodes tell
 
@@ -228,12 +227,23 @@ class Private(LaneUser):
             return
         self._has_read = False
         self._read = bytearray(SLOTS // 8)
-        self._tell(None, NULL3)
+        self._tell({}, NULL3)
         if self._client.queue.size > 0:
-            self._tell(self._client.queue.last(), NULL3)
+            self._tell(self._all_in_flight(), NULL3)
 
-    def _tell(self, behind: Request | None, keys: bytes) -> None:
-        """Keys have changed (null: all), and nobody may be told before the reply to `behind`."""
+    def _all_in_flight(self) -> dict[Request, None]:
+        """The last command of the client that has not been answered, and so all."""
+        queue = self._client.queue
+        return {queue.last(): None} if queue.size > 0 else {}
+
+    def forget_written(self, answered: dict[Request, None]) -> None:
+        waiting = dict.fromkeys(self._client.queue.all())
+        for request in list(answered):
+            if request not in waiting:
+                del answered[request]
+
+    def _tell(self, behind: dict[Request, None], keys: bytes) -> None:
+        """Keys have changed (null: all), and a client is told of it not before the replies to these commands."""
         options = self.options
         if options is None:
             return
@@ -276,6 +286,15 @@ def deliver_invalidation(client: "Client", keys: bytes) -> None:
 def hears_channel(client: "Client", channel: bytes) -> bool:
     """Whether the client has subscribed to a channel. (The one place where publish/subscribe is asked.)"""
     return False
+
+
+def _alone(request: Request) -> dict[Request, None]:
+    """The command that the request is a part of."""
+    split = request.split
+    while split is not None:
+        request = split.owner
+        split = request.split
+    return {request: None}
 
 
 class TurnOn(Connecting):

@@ -4,11 +4,12 @@ Duty: what a `Lane` does, and to hand on what the node says unasked; to send in 
 with it (CLIENT CACHING); to tell its user what is sent. A RESP2 lane whose node tracks for it has an `ear`: the RESP3
 connection on which the node tells of it.
 
-Invariants: when the user is told of what the node has said, `answered` is the request whose reply came right before. A
-lane with an ear is used only while the node tells that ear.
+Invariants: when the user is told of what the node has said, `answered` holds the commands of which it has answered
+something, those that still wait for their turn to be written among them. A lane with an ear is used only while the node
+tells that ear.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import trait
 
@@ -25,12 +26,18 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.router import Router
 
 
+_ANSWERED: Final = 64
+
+
 @trait
 class LaneUser(PushListener):
     """Who wants to know what is sent on its lanes."""
 
     def sends(self, request: Request) -> None:
         """The request is sent now, or again."""
+
+    def forget_written(self, answered: dict[Request, None]) -> None:
+        """Leave those that are still to be written."""
 
     def untracked(self, request: Request) -> None:
         """It is sent, and what it reads the node will not tell of, though the client asked for that."""
@@ -42,9 +49,10 @@ class PrivateLane(Lane):
     def __init__(self, reactor: Reactor, router: "Router", counters: Counters, node: Node, key: StreamKey) -> None:
         super().__init__(reactor, router, counters, node, key)
         listener = key.listener
-        self.answered: Request | None = None
+        self.answered: dict[Request, None] = {}
         self.ear: PrivateLane | None = None
         self._user: LaneUser | None = listener if isinstance(listener, LaneUser) else None
+        self._most_answered: int = _ANSWERED
         self._told: int = 0  # CLIENT ID of the ear that the node was given
 
     # Connecting
@@ -126,7 +134,16 @@ class PrivateLane(Lane):
                     request.block.append(frame)
                 continue
             fifo.drop_first()
-            self.answered = request
+            if self._user is not None and frame[0] != 0x2D:  # an error holds no value
+                split = request.split
+                whole = request
+                while split is not None:
+                    whole = split.owner
+                    split = whole.split
+                self.answered[whole] = None
+                if len(self.answered) >= self._most_answered:
+                    self._user.forget_written(self.answered)
+                    self._most_answered = 2 * len(self.answered) + _ANSWERED
             self._router.settle(request, self.node, frame)
         if not self.ready and self.transport is not None and fifo.size == 0:
             self.close(self.why)

@@ -119,19 +119,23 @@ class RequestQueue:
             del self._items[: self._head]
             self._head = 0
 
-    def push_behind(self, first: Request | None, request: Request) -> bool:
-        """Put `request` behind `first`, and behind what was put there before. False: `first` is here no more."""
-        place = self._head
+    def push_behind(self, before: dict[Request, None], request: Request) -> bool:
+        """Put `request` behind the newest of `before`, and behind what was put there already. False: none is here.
+
+        When none is, `before` is emptied.
+        """
         count: i64 = len(self._items)
-        while place < count and self._items[place] is not first:
-            place += 1
-        if place == count:
+        place: i64 = count - 1
+        while place >= self._head and self._items[place] not in before:
+            place -= 1
+        if place < self._head:
+            before.clear()
             return False
         place += 1
         while place < count and self._items[place].command is request.command:
             place += 1
-        before = self._items[place - 1]
-        if before.command is request.command and before.reply == request.reply:  # said already
+        last = self._items[place - 1]
+        if last.command is request.command and last.reply == request.reply:  # said already
             return True
         self._items.insert(place, request)
         self.size += 1

@@ -200,17 +200,13 @@ class Turns(ReplyWriter):
             self.touched = True
             self.reactor.clients_touched.append(self)
 
-    def push_behind(self, request: Request | None, frame: bytes) -> None:
-        """The same, but not before the reply to the command that `request` is, or is a part of."""
+    def push_behind(self, before: dict[Request, None], frame: bytes) -> None:
+        """The same, but not before the replies to those of `before` that are in the queue. Empties it if none is."""
         task = self.task
-        if request is not None and not self.silent and not (task is not None and task.endless):
-            split = request.split
-            while split is not None:
-                request = split.owner
-                split = request.split
+        if before and not self.silent and not (task is not None and task.endless):
             pushed = Request(self, PUSHED, 0, b"", self.reactor.now)
             pushed.reply = frame
-            if self.queue.push_behind(request, pushed):
+            if self.queue.push_behind(before, pushed):
                 return
         self.push(frame)
 

@@ -1,4 +1,4 @@
-"""Client-side caches that are read through while others write, and the check that none is stale longer than a round trip.
+"""Client-side caches that are read through while others write; none may be stale longer than a round trip.
 
 A `Store` knows of each key all values that were ever asked to be written, in order, and which of them has been
 acknowledged last. A `Cache` is one tracking client: what is not in its cache it reads, and what it is told of it drops.
@@ -29,7 +29,7 @@ class Store:
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys: Final = list(keys)
-        self.written: Final[dict[str, list[Value]]] = {key: [None] for key in keys}  # oldest first; also those under way
+        self.written: Final[dict[str, list[Value]]] = {key: [None] for key in keys}  # the last may be under way
         self.acknowledged: Final[dict[str, int]] = dict.fromkeys(keys, 0)
         self.writes = 0
 

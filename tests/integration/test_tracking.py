@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 import pytest
 import trio
 
 from slotproxy.demo.cluster import EmbeddedCluster
 from slotproxy.demo.connection import Connection
+from slotproxy.demo.polling import until
 from slotproxy.demo.proxy import ProxyProcess
 from tests.conftest import ProxyFactory
 from tests.integration.caching import Cache, Store
@@ -26,18 +30,24 @@ async def tracking(front: ProxyProcess, mode: str, protocol: int = 3) -> Connect
     return connection
 
 
-async def play(store: Store, front: ProxyProcess, caches: list[Cache], trouble: object) -> None:
-    """Writers write and the caches are read through while `trouble`, an awaitable, lasts."""
+async def play(store: Store, front: ProxyProcess, caches: list[Cache], trouble: Callable[[], Awaitable[None]]) -> None:
+    """Writers write and the caches are read through while `trouble` lasts."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         for number in range(WRITERS):
             nursery.start_soon(store.write, front.connect, store.keys[number::WRITERS], stop)
         for cache in caches:
             nursery.start_soon(cache.read, stop)
-        await trouble  # type: ignore[misc]
+        await trouble()
         stop.set()
     for cache in caches:
         await cache.check()
+
+
+async def written(store: Store, count: int) -> None:
+    """Wait until so many more writes have been acknowledged."""
+    goal = store.writes + count
+    await until(lambda: store.writes >= goal, within=30)
 
 
 def keys_of(tags: list[str]) -> list[str]:
@@ -54,7 +64,7 @@ async def test_a_cache_is_never_stale_longer_than_a_round_trip(
     store = Store(keys_of(tags))
     async with await tracking(front, mode) as one, await tracking(front, mode) as other:
         caches = [Cache(store, connection, optin=mode == "OPTIN") for connection in (one, other)]
-        trouble = shuttle(cluster, rides, ROUNDS, pause=0.01) if moves else trio.sleep(1.0)
+        trouble = partial(shuttle, cluster, rides, ROUNDS, pause=0.01) if moves else partial(written, store, 300)
         with trio.fail_after(60 + 10 * LONGER):
             await play(store, front, caches, trouble)
     for cache in caches:
@@ -79,5 +89,5 @@ async def test_redirected_invalidations_reach_the_other_connection_in_time(
         async with await tracking(front, f"{mode} REDIRECT {target}", protocol) as connection:
             cache = Cache(store, connection, told=told)
             with trio.fail_after(60 + 10 * LONGER):
-                await play(store, front, [cache], shuttle(cluster, rides, ROUNDS, pause=0.01))
+                await play(store, front, [cache], partial(shuttle, cluster, rides, ROUNDS, pause=0.01))
     assert cache.hits > 100 and cache.invalidations > 20, vars(cache)
