@@ -11,7 +11,7 @@ for themselves, leased ones included, are at most `--max-exclusive`.
 from typing import TYPE_CHECKING, Final
 
 from slotproxy.dataplane import errors
-from slotproxy.dataplane.lanes import Lane
+from slotproxy.dataplane.lanes import Lane, Node
 from slotproxy.dataplane.nodestreams import REFUSES, StreamKey
 from slotproxy.dataplane.reactor import Timer
 from slotproxy.dataplane.requests import Request
@@ -34,6 +34,7 @@ class OwnLanes(Timer):
         self.first: Final = plane.router.territory.add_lanes(keys)
         self.count: Final = len(keys)
         self.last: Final = self.first + self.count - 1
+        self._owners: Final[dict[Node, None]] = {}  # of slots, that the map may not call primaries yet
         self._client: Final = client
         self._plane: Final = plane
         self._weight: Final = len(keys) * max(len(plane.router.territory.primaries()), 1)
@@ -46,11 +47,27 @@ class OwnLanes(Timer):
     def missing(self) -> list[Lane]:
         """Those of primaries that are not connected."""
         found: list[Lane] = []
-        for node in self._plane.router.territory.primaries():
+        nodes = dict.fromkeys(self._plane.router.territory.primaries())
+        nodes.update(self._owners)
+        for node in nodes:
             for lane in node.lanes[self.first : self.first + self.count]:
                 if not lane.ready:
                     found.append(lane)
         return found
+
+    def reach(self, slots: set[int]) -> bool:
+        """Have the owners of these slots connected. False: one of them is not yet."""
+        territory = self._plane.router.territory
+        reached = True
+        for node in dict.fromkeys([territory.owner(slot) for slot in slots]):
+            if node is not None and not node.lanes[self.first].ready:
+                self._owners[node] = None
+                territory.dial(node.lanes[self.first])
+                reached = False
+        for node in list(self._owners):
+            if node.left or (node.info.primary and node.lanes[self.first].ready):
+                del self._owners[node]
+        return reached
 
     def ready(self) -> list[Lane]:
         """Those that are connected and where nodes tell something: the last of each node's."""

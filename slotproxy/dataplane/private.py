@@ -214,7 +214,15 @@ class Private(LaneUser):
         self.forget_all()
 
     def doubt(self, slots: set[int]) -> None:
-        """Slots have got into trouble, or another owner: what was read there may not be told any more."""
+        """Slots have got into trouble, or another owner: what was read there may not be told any more.
+
+        In BCAST mode it does not matter who read what; but an owner may be new, and not tell anything yet.
+        """
+        lanes = self.lanes
+        if self.options is not None and self.options.bcast and lanes is not None:
+            if not lanes.reach(slots):
+                self.forget_all()
+            return
         if self._has_read and any([self._read[slot >> 3] & (1 << (slot & 7)) for slot in slots if slot < SLOTS]):
             self.forget_all()
 

@@ -503,3 +503,23 @@ def test_monitor_goes_on_after_a_connection_was_lost(make_rig: MakeRig) -> None:
     a, _ = keys_at(rig)
     write(rig, "SET", a, "1")
     assert client.raw.count(b'"SET"') == 1
+
+
+def test_an_owner_that_cannot_tell_yet_is_waited_for_in_broadcast_mode(make_rig: MakeRig) -> None:
+    rig = make_rig(2)
+    client = tracking(rig, "BCAST")
+    a, _ = keys_at(rig)
+    link = rig.link_used_by(client, rig.nodes[1])
+    rig.dialling = False
+    link.drop()
+    rig.run()
+    client.replies.clear()
+    rig.cluster.own(slot_of(a), rig.nodes[1])
+    write(rig, "GET", a)
+    assert told(client) == [ALL]
+    client.send("PING")
+    rig.run()
+    assert answers(client) == []
+    rig.dialling = True
+    rig.advance(0.1)
+    assert client.replies[1:3] == [ALL, b"PONG"]
