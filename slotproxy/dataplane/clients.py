@@ -189,6 +189,7 @@ class Client(Turns):
                 self.private = None
                 self.detours -= 1
                 self.plane.private.pop(self.id, None)
+            self.plane.note_targets()
 
     def go_private(self) -> Private:
         """Something is about to be turned on that takes lanes of its own."""

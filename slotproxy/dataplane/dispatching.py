@@ -150,8 +150,9 @@ def _answer(client: "Client", plane: "Plane", name: str, arguments: list[bytes],
     if called is not None:
         client.count(called)
     frame = answer_locally(name, client, plane, arguments)
-    if name == "ping" and plane.private and called is not None and echo(client, plane, called, frame):
-        return
+    if name == "ping" and (client.private is not None or client.id in plane.targets):
+        if called is not None and frame[0] != 0x2D and echo(client, plane, called, frame):
+            return
     if frame:
         client.answer(frame)
     if client.leaving:

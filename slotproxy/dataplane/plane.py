@@ -113,6 +113,7 @@ class Plane(TickListener):
         self.exclusives: Final = Exclusives(self.reactor, self.counters, control, limits.max_exclusive)
         self.arrivals: Final = Arrivals(self)
         self.private: Final[dict[int, Private]] = {}  # by client id
+        self.targets: set[int] = set()  # ids of clients that REDIRECT names
         self.fencing: Final = Fencing(self)
         self.router.fencing = self.fencing
         self.on_entry: Callable[[], None] | None = None
@@ -197,9 +198,18 @@ class Plane(TickListener):
     def client_closed(self, client: Client) -> None:
         """A client has closed its transport."""
         self.clients.pop(client.id, None)
-        self.private.pop(client.id, None)
+        if self.private.pop(client.id, None) is not None:
+            self.note_targets()
         if self._on_finished is not None and not self.clients:
             self._on_finished()
+
+    def note_targets(self) -> None:
+        """A client has changed what it tracks."""
+        found: set[int] = set()
+        for private in self.private.values():
+            if private.options is not None:
+                found.add(private.options.redirect)
+        self.targets = found
 
     def finish_clients(self, finished: Callable[[], None]) -> int:
         """Let every client finish what it has asked for, and take nothing more.

@@ -2,7 +2,8 @@
 
 A conversation is steps of clients A, B and C; each step ends with a round trip, so whatever a client has been told by
 then stands in front of its end. What differs on purpose: several nodes tell of FLUSHALL, so the same is said several
-times in a row, and in no order where they tell of different keys; who changes what it tracks is told to drop everything.
+times in a row, and in no order where they tell of different keys. Who changes what it tracks is told to drop
+everything.
 """
 
 from __future__ import annotations
