@@ -125,6 +125,11 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
         client.finish()
 
 
+def _is_told(client: "Client", plane: "Plane") -> bool:
+    """Whether nodes may have something to tell it, so that PING has to ask them."""
+    return client.private is not None or client.id in plane.targets
+
+
 def _touches_keys(called: Command | None, decision: Decision) -> bool:
     """Whether the server takes it for a read or a write (server.c, processCommand, 7.0.15)."""
     if called is None or isinstance(decision, (Answer, Unknown)):
@@ -150,9 +155,8 @@ def _answer(client: "Client", plane: "Plane", name: str, arguments: list[bytes],
     if called is not None:
         client.count(called)
     frame = answer_locally(name, client, plane, arguments)
-    if name == "ping" and (client.private is not None or client.id in plane.targets):
-        if called is not None and frame[0] != 0x2D and echo(client, plane, called, frame):
-            return
+    if name == "ping" and called is not None and _is_told(client, plane) and echo(client, plane, called, frame):
+        return
     if frame:
         client.answer(frame)
     if client.leaving:
