@@ -208,7 +208,10 @@ class Private(LaneUser):
         if lanes is None:
             return
         data = stream.node.lanes[lanes.first]
-        if data is not stream and stream.node.lanes[lanes.last] is stream:
+        hears = stream.node.lanes[lanes.last]
+        if stream is not data and stream is not hears:  # one that the client had before
+            return
+        if stream is not data:
             data.renew()  # the node is to be given another ear
             self._plane.router.territory.dial(data)
         self.forget_all()

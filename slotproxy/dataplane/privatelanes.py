@@ -85,6 +85,22 @@ class PrivateLane(Lane):
         if self.key.listener is not None:
             self.key.listener.unconnected(self, why)
 
+    def retire(self, why: str) -> None:
+        """As the lane's; its user does not hear of it any more."""
+        connected = self.transport is not None
+        super().retire(why)
+        self._gone_deaf(connected)
+
+    def renew(self) -> None:
+        """The same."""
+        connected = self.transport is not None
+        super().renew()
+        self._gone_deaf(connected)
+
+    def _gone_deaf(self, connected: bool) -> None:
+        if connected and self.key.listener is not None:
+            self.key.listener.deaf(self)
+
     # Sending
 
     def enqueue(self, request: Request) -> None:

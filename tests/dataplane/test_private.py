@@ -523,3 +523,19 @@ def test_an_owner_that_cannot_tell_yet_is_waited_for_in_broadcast_mode(make_rig:
     rig.dialling = True
     rig.advance(0.1)
     assert client.replies[1:3] == [ALL, b"PONG"]
+
+
+@pytest.mark.parametrize("gives_up", ["renew", "retire"])
+def test_a_connection_that_is_given_up_in_order_invalidates_everything_too(make_rig: MakeRig, gives_up: str) -> None:
+    rig = make_rig(2)
+    client = tracking(rig)
+    a, _ = keys_at(rig)
+    client.send("GET", a)
+    rig.run()
+    lane = rig.plane.router.territory.nodes[rig.nodes[0].id].lanes[rig.client_lane(client)]
+    if gives_up == "renew":  # the node has another address
+        lane.renew()
+    else:  # it has left the cluster
+        lane.retire("left")
+    rig.run()
+    assert told(client) == [ALL]
