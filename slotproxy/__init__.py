@@ -11,6 +11,7 @@
     |      | ^                  |  Territory: slot -> Node      |                                    |
     |      | +----reply---------+  Order: flows and gates <-----+ reply, MOVED, ASK, TRYAGAIN, lost   |
     |      +-> Solo: a part for each node, alone   Doubts: a script's own reply, or the node's?        |
+    |      +-> Private, Monitor: lanes for one client, whose nodes tell it what changes, what they run |
     +------------------------------------------------------------------------------------------------+
 
 Layers; imports point downwards only (tests/test_layers.py):

@@ -66,17 +66,41 @@ class Remembered:
         self.dirty = False
         self.tracking = False
         self.tracked: set[bytes] = set()
+        self.modes: set[bytes] = set()  # BCAST, OPTIN, OPTOUT, NOLOOP
+        self.prefixes: list[bytes] = []
+        self.redirect = 0  # CLIENT ID of the connection that is told in its place
+        self.caching = b""  # YES or NO, for the next command
+        self.monitors = False
+
+    def track(self, words: list[bytes]) -> None:
+        """CLIENT TRACKING."""
+        options = [word.upper() for word in words[3:]]
+        self.tracking = words[2].upper() == b"ON"
+        self.modes = set(options) & {b"BCAST", b"OPTIN", b"OPTOUT", b"NOLOOP"}
+        self.prefixes = [words[place + 4] for place, option in enumerate(options) if option == b"PREFIX"]
+        self.redirect = int(words[options.index(b"REDIRECT") + 4]) if b"REDIRECT" in options else 0
+
+    def reads(self) -> bool:
+        """Whether what is read now is tracked."""
+        if not self.tracking or b"BCAST" in self.modes:
+            return False
+        return self.caching == b"YES" if b"OPTIN" in self.modes else self.caching != b"NO"
 
     def unwatch(self) -> None:
         self.watched.clear()
         self.dirty = False
 
-    def changed(self, key: bytes) -> bytes:
-        """A key has changed; what the connection is told of it."""
+    def changed(self, key: bytes, by: Remembered | None) -> bytes:
+        """A key has changed, by a command on the connection `by`; what is told of it."""
         self.dirty = self.dirty or key in self.watched
-        if key not in self.tracked:
+        if b"BCAST" in self.modes and self.tracking:
+            if not any(key.startswith(prefix) for prefix in self.prefixes or [b""]):
+                return b""
+        elif key not in self.tracked:
             return b""
         self.tracked.discard(key)
+        if b"NOLOOP" in self.modes and by is self:
+            return b""
         return b">2\r\n$10\r\ninvalidate\r\n" + array([bulk(key)])
 
     def flushed(self, keys: list[bytes]) -> bytes:

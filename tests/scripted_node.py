@@ -78,6 +78,7 @@ class NodeLink:
         self._socket = sock
         self._reader = hiredis.Reader()
         self.memory = Remembered()
+        self.behind = b""  # to be sent behind the reply to the command that is executed
         self.protocol = 2  # RESP version; of RESP3 it knows the null
         self.user = ""  # as whom it has logged in, for tests only: "" is the proxy's own
         self.topics: dict[tuple[bytes, bytes], None] = {}  # subscribed: letter of the kind, name
@@ -134,7 +135,18 @@ class NodeLink:
                 self._reply_to(name, words, None, asking)
             self.drop()
             return
-        self.outbox += self._reply_to(name, words, rule, asking)
+        reply = self._reply_to(name, words, rule, asking)
+        self.outbox += reply + self.behind
+        self.behind = b""
+        if self._block is None and name not in (b"CLIENT", b"MULTI"):
+            self.memory.caching = b""
+
+    def tell(self, data: bytes, by: NodeLink | None) -> None:
+        """Say what nobody asked for; to the connection whose command it comes from, behind the reply."""
+        if by is self:
+            self.behind += data
+        else:
+            self.outbox += data
 
     def _reply_to(self, name: bytes, words: list[bytes], rule: Rule | None, asking: bool) -> bytes:
         if self._block is not None or name == b"MULTI":
@@ -321,6 +333,9 @@ class ScriptedNode:
             return OK
         if name in scripted_pubsub.COMMANDS:
             return self._without_slot(name, words) or scripted_pubsub.run(link, name, words)
+        if name == b"MONITOR":
+            link.memory.monitors = True
+            return OK
         if refusal := self.refusal_of(words, asking):
             return refusal
         if missing := self._missing_code(name, words):
@@ -331,13 +346,16 @@ class ScriptedNode:
         seconds = scripted_lists.patience(words) if waiting else None
         if seconds is not None:
             words = scripted_lists.fixed(self.keys, words)
-        reply = self._apply(link, words, reading=link.memory.tracking)
+        reply = self._apply(link, words, reading=link.memory.reads())
         if seconds is not None and reply in (NIL, NO_ARRAY):
             deadline = self.cluster.clock() + seconds if seconds else None
             link.memory.waits = Waits(words, COMMANDS[name][0](words), deadline)
             self.waiting.append(link)
             return b""
         self.executed.append(Executed(link.id, tuple(words), reply))
+        for other in self.open_links():
+            if other.memory.monitors:
+                other.outbox += b"+1.5 [0 10.0.0.1:1] " + b" ".join(b'"%b"' % word for word in words) + b"\r\n"
         return reply
 
     def _apply(self, link: NodeLink, words: list[bytes], reading: bool = False) -> bytes:
@@ -354,18 +372,25 @@ class ScriptedNode:
                 link.memory.tracked.update(keys(words))
         elif reply[0] != 0x2D or name in SCRIPTS:
             for key in dict.fromkeys([*concerned, *(key for key in keys(words) if key in self.keys)]):
-                self.touch(key)
+                self.touch(key, link)
         if name == b"FLUSHALL":
             for other in self.open_links():
-                other.outbox += other.memory.flushed(list(before))
+                self.tell_of(other, other.memory.flushed(list(before)), link)
         return reply
 
     # Connections that wait, watch or are told
 
-    def touch(self, key: bytes) -> None:
+    def touch(self, key: bytes, by: NodeLink | None = None) -> None:
         """A key has changed: whoever watches it will know, whoever has read it on a tracking connection is told."""
         for link in self.open_links():
-            link.outbox += link.memory.changed(key)
+            self.tell_of(link, link.memory.changed(key, None if by is None else by.memory), by)
+
+    def tell_of(self, link: NodeLink, data: bytes, by: NodeLink | None) -> None:
+        """Say something that a connection is to know, to the one that REDIRECT names if it does."""
+        redirect = link.memory.redirect
+        for target in self.open_links():
+            if data and target.id == (redirect or link.id):
+                target.tell(data, by)
 
     def serve_waiting(self) -> None:
         """Give what there is now to the connections that wait for it, the one that has waited longest first."""
@@ -419,7 +444,10 @@ class ScriptedNode:
         if what == b"ID":
             return b":%d\r\n" % link.id
         if what == b"TRACKING":
-            link.memory.tracking = words[2].upper() == b"ON"
+            link.memory.track(words)
+            return OK
+        if what == b"CACHING":
+            link.memory.caching = words[2].upper()
             return OK
         if what == b"INFO":
             return bulk(b"id=%d flags=%b multi=-1\n" % (link.id, b"d" if link.memory.dirty else b"N"))

@@ -201,8 +201,8 @@ SETTINGS: Final = (
     Setting(_LIMITS, "--script-cache", "SIZE", "8M", _one(size(0, _TERABYTE)),
             "texts of scripts seen, kept for nodes that lack them"),
     Setting(_LIMITS, "--max-exclusive", "NUMBER", "10000", _one(number(1, 1_000_000)),
-            "connections to nodes that are leased to one client each (blocking commands, WATCH); beyond, such commands "
-            "get an error"),
+            "connections to nodes that are for one client each (blocking commands, WATCH, tracking, MONITOR); beyond, "
+            "such commands get an error"),
     Setting(_OPERATION, "--cross-slot-transactions", "reject|per-slot", "reject", _one(choice("reject", "per-slot")),
             "what becomes of MULTI ... EXEC and WATCH over several slots: an error, or each slot's commands as a "
             "transaction of their own"),

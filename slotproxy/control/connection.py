@@ -80,6 +80,28 @@ class NodeConnection:
             raise reply
         return reply
 
+    async def last_command(self, command: Sequence[bytes]) -> str:
+        """A command behind which the node may say anything at any time: of that, nothing is taken from the socket.
+
+        Returns "" when it is answered with one line, else the error that the node gives. Raises NodeUnavailable.
+        """
+        request, line = hiredis.pack_command(tuple(command)), b""  # type: ignore[arg-type]
+        try:
+            while request:
+                request = request[await self._socket.send(request) :]
+            while not line.endswith(b"\r\n"):
+                byte = await self._socket.recv(1)
+                if not byte:
+                    raise NodeUnavailable("connection closed by the node")
+                line += byte
+        except OSError as problem:
+            self.close()
+            raise NodeUnavailable(_reason(problem)) from problem
+        except BaseException:
+            self.close()
+            raise
+        return line[1:-2].decode("utf-8", "replace") if line.startswith(b"-") else ""
+
     async def exchange(self, request: bytes) -> bytes:
         """One request and its reply, both as raw frames. Raises NodeUnavailable."""
         scanner = ReplyScanner()

@@ -21,7 +21,7 @@ import trio
 from slotproxy.cluster.topology import Address
 from slotproxy.control.addresses import AddressMap
 from slotproxy.control.connection import Credentials, ErrorReply, LoginRefused, NodeConnection, NodeUnavailable, connect
-from slotproxy.dataplane.nodestreams import Greeting, Identity, NodeStream
+from slotproxy.dataplane.nodestreams import REFUSES, Greeting, Identity, NodeStream
 from slotproxy.dataplane.plane import Plane
 from slotproxy.dataplane.transport import Transport
 
@@ -116,10 +116,15 @@ async def _greet(connection: NodeConnection, stream: NodeStream, clients: Client
         if isinstance(reply, ErrorReply):
             connection.close()
             raise NodeUnavailable(f"the node does not speak RESP{stream.key.protocol} (HELLO): {reply}")
-    for command, reply in zip(stream.key.prepare, await connection.commands(*stream.key.prepare), strict=True):
-        if isinstance(reply, ErrorReply):
+    prepare = stream.preparation()
+    if prepare is None:
+        connection.close()
+        raise NodeUnavailable("the connection that hears for this one is not there yet")
+    for command in prepare:
+        refusal = await connection.last_command(command)
+        if refusal:
             connection.close()
-            raise NodeUnavailable(f"the node refuses {b' '.join(command[:2]).decode()}: {reply}")
+            raise NodeUnavailable(f"{REFUSES}{b' '.join(command[:2]).decode()}: {refusal}")
     return Greeting(int(client_id), run, denied, list(fences))
 
 

@@ -56,6 +56,8 @@ class Sources(Protocol):
 
     def blocked_clients(self) -> int: ...
 
+    def private_clients(self) -> int: ...
+
     def migrating_slots(self) -> list[int]:
         """Slots that count as migrating: an ASK or TRYAGAIN was seen within the last minute."""
         ...
@@ -187,6 +189,8 @@ METRICS: Final[tuple[Series | Distribution, ...]] = (
     _counter("slotproxy_transactions_partial_total", lambda s: int(s.counters.transactions_partial),
              "Transactions over several slots of which some slots' commands have run and others' have not."),
     _gauge("slotproxy_blocked_clients", lambda s: s.blocked_clients(), "Clients in a blocking command."),
+    _gauge("slotproxy_private_clients", lambda s: s.private_clients(),
+           "Clients with connections to nodes of their own (CLIENT TRACKING, CLIENT NO-TOUCH, MONITOR)."),
     _gauge("slotproxy_exclusive_connections", lambda s: s.exclusive_connections(),
            "Connections to nodes that are leased to one client (blocking commands, WATCH); at most --max-exclusive."),
     _gauge("slotproxy_subscribed_clients", lambda s: s.subscribed_clients(),
@@ -197,8 +201,8 @@ METRICS: Final[tuple[Series | Distribution, ...]] = (
              "Messages of publish/subscribe passed to clients, once for each client."),
     _counter("slotproxy_subscription_gaps_total", lambda s: int(s.counters.subscription_gaps),
              "Clients' subscriptions that a lost node or a moved slot interrupted: messages may be missing."),
-    _counter("slotproxy_subscribers_cut_off_total", lambda s: int(s.counters.subscribers_cut_off),
-             "Subscribed clients that were closed because they left more than --max-output unread."),
+    _counter("slotproxy_clients_cut_off_total", lambda s: int(s.counters.clients_cut_off),
+             "Clients closed because they left more than --max-output of messages, invalidations, MONITOR unread."),
     _gauge("slotproxy_slot_migrations", lambda s: len(s.migrating_slots()),
            "Slots that count as migrating: ASK or TRYAGAIN within the last minute, owner unchanged since."),
     _gauge("slotproxy_slots_covered", lambda s: s.slot_map.covered(),

@@ -370,6 +370,10 @@ class Proxy:
         """Clients in a blocking command."""
         return self.plane.blocked.count
 
+    def private_clients(self) -> int:
+        """Clients with connections to nodes of their own."""
+        return self.plane.private_clients()
+
     def migrating_slots(self) -> list[int]:
         """Slots that count as migrating."""
         return self.plane.migrating_slots()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from slotproxy.dataplane.authenticating import authenticate
 from slotproxy.dataplane.clientcommands import answer_client
+from slotproxy.dataplane.monitoring import monitor
+from slotproxy.dataplane.private import turn_off
 from slotproxy.protocol.clientfilters import BAD_NAME, integer_of, valid_name
 from slotproxy.protocol.decisions import error_of_bytes, wrong_arity
 from slotproxy.protocol.pubsub import pong
@@ -47,6 +49,10 @@ def answer_locally(name: str, client: "Client", plane: "Plane", arguments: list[
         return _reset(client, plane)
     if name == "whoami":
         return bulk(client.grant.account.name)
+    if name == "monitor":
+        called = plane.table.resolve(arguments)
+        assert called is not None, "it has been found"
+        return monitor(client, plane, called, b"")
     return answer_client(client, plane, arguments)
 
 
@@ -54,8 +60,8 @@ def runs_alone(arguments: list[bytes]) -> bool:
     """Whether the command changes what becomes of replies: those of earlier commands must have been written."""
     first = arguments[0].lower()
     if first == b"client":
-        return len(arguments) > 1 and arguments[1].lower() == b"reply"
-    return first in (b"reset", b"hello", b"auth")
+        return len(arguments) > 1 and arguments[1].lower() in (b"reply", b"tracking", b"no-touch")
+    return first in (b"reset", b"hello", b"auth", b"monitor")
 
 
 def _reset(client: "Client", plane: "Plane") -> bytes:
@@ -64,6 +70,8 @@ def _reset(client: "Client", plane: "Plane") -> bytes:
     client.watching.end()
     client.set_reply_mode("reset")
     client.unsubscribe_all()
+    client.stop_monitor()
+    turn_off(client)
     client.work_as(plane.accounts.first(), 2)
     return simple(b"RESET")
 

@@ -2,18 +2,24 @@
 
 from typing import TYPE_CHECKING, Final
 
-from slotproxy.dataplane.clientlist import Described, flags_of, is_listed, is_meant, lines_of, not_tracking
+from slotproxy.dataplane.clientlist import Described, flags_of, is_listed, is_meant, lines_of
+from slotproxy.dataplane.private import set_no_touch, stop_tracking, track
 from slotproxy.protocol.clientfilters import (
+    ClientRequest,
     DescribeMe,
     DescribeTracking,
     GetId,
     GetName,
+    GetRedirection,
     KillClients,
     ListClients,
     PauseClients,
+    SetCaching,
     SetName,
     SetNoEvict,
+    SetNoTouch,
     SetReplyMode,
+    SetTracking,
     UnblockClient,
     UnpauseClients,
     parse_client,
@@ -21,6 +27,7 @@ from slotproxy.protocol.clientfilters import (
 from slotproxy.protocol.decisions import not_supported, unknown_subcommand
 from slotproxy.protocol.pubsub import CHANNELS, PATTERNS, SHARDS
 from slotproxy.protocol.resp import OK, bulk, integer, null, verbatim
+from slotproxy.protocol.tracking import caching_of, parse_tracking, tracking_info, turns_on
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -33,6 +40,8 @@ _OVERFLOW: Final = 1 << 62  # milliseconds from which on the server's sum with t
 
 def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> bytes:
     """The reply to a CLIENT subcommand; b"" for none (CLIENT REPLY OFF and SKIP)."""
+    if arguments[1].lower() == b"no-touch" and "|" not in _name_of(plane, arguments):  # before 7.2
+        return unknown_subcommand(arguments)
     request = parse_client(arguments, client.grant.account.name)
     if isinstance(request, bytes):
         return request
@@ -47,8 +56,8 @@ def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> b
         return verbatim(client.protocol, lines_of([_described(client, plane)]))
     if isinstance(request, ListClients):
         return verbatim(client.protocol, lines_of(_listed(client, plane, request)))
-    if isinstance(request, DescribeTracking):
-        return not_tracking(client.protocol)
+    if isinstance(request, (DescribeTracking, GetRedirection, SetCaching, SetTracking, SetNoTouch)):
+        return _about_tracking(client, plane, request, arguments)
     if isinstance(request, KillClients):
         return _kill(client, plane, request)
     if isinstance(request, PauseClients):
@@ -70,6 +79,41 @@ def answer_client(client: "Client", plane: "Plane", arguments: list[bytes]) -> b
     if known is None or "|" not in known.name:
         return unknown_subcommand(arguments)
     return not_supported(known.name)
+
+
+def _name_of(plane: "Plane", arguments: list[bytes]) -> str:
+    called = plane.table.resolve(arguments)
+    return "" if called is None else called.name
+
+
+def _about_tracking(client: "Client", plane: "Plane", request: ClientRequest, arguments: list[bytes]) -> bytes:
+    private = client.private
+    options = None if private is None else private.options
+    if isinstance(request, GetRedirection):
+        return integer(-1 if options is None else options.redirect)
+    if isinstance(request, SetCaching):
+        caching = caching_of(request.word, options)
+        if isinstance(caching, bytes):
+            return caching
+        if private is not None:
+            private.cache(caching)
+        return OK
+    called = plane.table.resolve(arguments)
+    assert called is not None, "every server has CLIENT"
+    if isinstance(request, SetNoTouch):
+        return set_no_touch(client, plane, called, request.on)
+    if isinstance(request, SetTracking):
+        known = {id for id in plane.clients if _found(client, plane, id) is not None}
+        wanted = parse_tracking(arguments, options, known)
+        if isinstance(wanted, bytes):
+            return wanted
+        if turns_on(arguments):
+            return track(client, plane, called, b"", wanted)
+        stop_tracking(client)
+        return OK
+    if private is None:
+        return tracking_info(client.protocol, None, 0, False)
+    return tracking_info(client.protocol, options, private.caching, private.broken)
 
 
 def _unblock(client: "Client", plane: "Plane", request: UnblockClient) -> bytes:
@@ -117,9 +161,23 @@ def _described(client: "Client", plane: "Plane") -> Described:
     task = client.task
     have = client.subscriptions
     subscribed = _NOTHING if have is None else (have.count(CHANNELS), have.count(PATTERNS), have.count(SHARDS))
+    private = client.private
+    options = None if private is None else private.options
     waits = client.is_held() or (task is not None and task.endless)
     is_unix = client.address.endswith(":0")
-    flags = flags_of(subscribed != _NOTHING, waits, transaction is not None, client.finishing, is_unix, client.no_evict)
+    flags = flags_of(
+        subscribed != _NOTHING,
+        waits,
+        transaction is not None,
+        client.finishing,
+        is_unix,
+        client.no_evict,
+        client.monitor is not None,
+        options is not None,
+        private is not None and private.broken,
+        options is not None and options.bcast,
+        private is not None and private.no_touch,
+    )
     return Described(
         client.id,
         client.address.encode(),
@@ -138,4 +196,5 @@ def _described(client: "Client", plane: "Plane") -> Described:
         client.protocol,
         -1 if transaction is None else len(transaction.queued),
         subscribed,
+        -1 if options is None else options.redirect,
     )

@@ -8,7 +8,6 @@ reads as on a server where nothing of it is in use. Must not know how a client i
 from typing import Final
 
 from slotproxy.protocol.clientfilters import KillClients, ListClients
-from slotproxy.protocol.resp import EMPTY_ARRAY, bulk, collection, integer, mapping
 
 
 class Described:
@@ -19,7 +18,7 @@ class Described:
     request, and bytes of replies that its socket has not taken, in `unsent_frames` pieces. `reading`: whether its
     socket is read. `command`: the last one's full name (`client|list`), "" for none and after an unknown one. `resp`:
     2 or 3. `multi`: commands queued in a transaction, -1 outside of one. `subscribed`: to so many channels, patterns,
-    shard channels.
+    shard channels. `redirect`: whom its invalidations go to, 0 for itself, -1 while it does not track.
     """
 
     def __init__(
@@ -41,6 +40,7 @@ class Described:
         resp: int,
         multi: int,
         subscribed: tuple[int, int, int],
+        redirect: int = -1,
     ) -> None:
         self.id: Final = id
         self.addr: Final = addr
@@ -59,11 +59,25 @@ class Described:
         self.resp: Final = resp
         self.multi: Final = multi
         self.subscribed: Final = subscribed
+        self.redirect: Final = redirect
 
 
-def flags_of(subscribed: bool, waits: bool, transaction: bool, closing: bool, unix: bool, no_evict: bool) -> str:
+def flags_of(
+    subscribed: bool,
+    waits: bool,
+    transaction: bool,
+    closing: bool,
+    unix: bool,
+    no_evict: bool,
+    monitors: bool = False,
+    tracks: bool = False,
+    broken: bool = False,
+    bcast: bool = False,
+    no_touch: bool = False,
+) -> str:
     """The letters for a client that has subscribed, is blocked or paused, is in a transaction, …"""
-    letters = {"P": subscribed, "x": transaction, "b": waits, "c": closing, "U": unix, "e": no_evict}
+    letters = {"O": monitors, "P": subscribed, "x": transaction, "b": waits, "t": tracks, "R": broken, "B": bcast}
+    letters.update({"c": closing, "U": unix, "e": no_evict, "T": no_touch})
     return "".join([letter for letter, meant in letters.items() if meant])
 
 
@@ -74,24 +88,19 @@ def line_of(client: Described) -> bytes:
     return (
         b"id=%d addr=%b laddr=%b fd=%d name=%b age=%d idle=%d flags=%b db=0 sub=%d psub=%d ssub=%d multi=%d"
         b" qbuf=%d qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=%d omem=%d tot-mem=%d"
-        b" events=%b cmd=%b user=%b redir=-1 resp=%d"
+        b" events=%b cmd=%b user=%b redir=%d resp=%d"
     ) % (
         client.id, client.addr, client.laddr, client.fd, client.name, int(client.age), int(client.idle),
         client.flags.encode() or b"N", channels, patterns, shards,
         client.multi, client.query_buffer, client.unsent_frames, client.unsent,
-        client.query_buffer + client.unsent, events, client.command.encode() or b"NULL", client.user, client.resp,
+        client.query_buffer + client.unsent, events, client.command.encode() or b"NULL", client.user, client.redirect,
+        client.resp,
     )  # fmt: skip
 
 
 def lines_of(clients: list[Described]) -> bytes:
     """What CLIENT LIST shows, and with one client CLIENT INFO. The server lists the oldest first."""
     return b"".join([line_of(client) + b"\n" for client in clients])
-
-
-def not_tracking(protocol: int) -> bytes:
-    """CLIENT TRACKINGINFO of a client that tracks no keys."""
-    flags = collection(protocol, [bulk(b"off")])
-    return mapping(protocol, [bulk(b"flags"), flags, bulk(b"redirect"), integer(-1), bulk(b"prefixes"), EMPTY_ARRAY])
 
 
 def kind_of(client: Described) -> str:

@@ -14,6 +14,8 @@ from mypy_extensions import i64
 from slotproxy.dataplane.accounts import Grant
 from slotproxy.dataplane.dispatching import Transaction, dispatch
 from slotproxy.dataplane.logins import OUTPUT_BEFORE_LOGIN, LoginDeadline
+from slotproxy.dataplane.monitoring import Monitor
+from slotproxy.dataplane.private import Private
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.subscribing import Subscriptions
 from slotproxy.dataplane.transport import Transport
@@ -149,9 +151,16 @@ class Client(Turns):
     def forward(self, command: Command, slot: int, raw: bytes, barrier: bool) -> None:
         """Send a command to the node of a slot."""
         request = Request(self, command, slot, raw, self.reactor.now, barrier)
+        self.stamp(request)
         self.count(command)
         self.queue.push(request)
         self.plane.router.submit(request)
+
+    def stamp(self, request: Request) -> None:
+        """The request is the command's that was taken last, or a part of it."""
+        private = self.private
+        if private is not None:
+            private.stamp(request)
 
     def _take_skipped(self) -> bool:
         """Take the command behind CLIENT REPLY SKIP, alone and without a reply. False when it is not there yet."""
@@ -179,13 +188,49 @@ class Client(Turns):
             self._enter()
         pool = grant.account.pool
         if protocol != self.protocol or pool is not self.pool:
-            left = self.lane
             self.protocol = protocol
             self.pool = pool
-            self.lane = pool.lane_of(self.id, protocol)
-            self.plane.fencing.pass_on(left, self.lane)
-            self.watching.give_up()
+            self.choose_lane()
             self.confine()
+
+    def choose_lane(self) -> None:
+        """Send on the lanes that fit what the client has turned on; nothing of it may be in flight."""
+        private = self.private
+        lane = -1 if private is None else private.arrange()
+        if lane < 0:
+            lane = self.pool.lane_of(self.id, self.protocol)
+        left = self.lane
+        if lane != left:
+            self.lane = lane
+            self.plane.fencing.pass_on(left, lane)
+            self.watching.give_up()
+        if private is not None:
+            private.drop_former()
+            if private.is_empty():
+                self.private = None
+                self.detours -= 1
+                self.plane.private.pop(self.id, None)
+            self.plane.note_targets()
+
+    def go_private(self) -> Private:
+        """Something is about to be turned on that takes lanes of its own."""
+        private = self.private = self.plane.private[self.id] = Private(self, self.plane)
+        self.detours += 1  # what is sent there is stamped
+        return private
+
+    def start_monitor(self) -> Monitor:
+        """Have all primaries show what they run; no command of this client touches keys meanwhile."""
+        monitor = self.monitor = Monitor(self, self.plane)
+        self.detours += 1
+        return monitor
+
+    def stop_monitor(self) -> None:
+        """MONITOR has ended."""
+        monitor = self.monitor
+        if monitor is not None:
+            self.monitor = None
+            self.detours -= 1
+            monitor.close()
 
     def confine(self) -> None:
         """Its subscriptions, or its protocol, may have changed."""
@@ -231,10 +276,6 @@ class Client(Turns):
         request = Request(self, _ANSWERED, 0, b"", self.reactor.now)
         self.queue.push(request)
         return request
-
-    def is_slow(self) -> bool:
-        """Whether what it has not taken is more than it may leave lying."""
-        return self.unsent() > self._max_output
 
     def on_drained(self) -> None:
         self.plane.counters.client_bytes_out += self.sent
@@ -284,4 +325,8 @@ class Client(Turns):
         self.transaction = None
         self.watching.close()
         self.unsubscribe_all()
+        self.stop_monitor()
+        private = self.private
+        if private is not None:
+            private.close()
         self.plane.client_closed(self)

@@ -43,7 +43,7 @@ class Counters:
         self.parked_expired: i64 = 0
         self.messages: i64 = 0  # of publish/subscribe, delivered: one for each client
         self.subscription_gaps: i64 = 0  # subscriptions that were interrupted, one for each client
-        self.subscribers_cut_off: i64 = 0  # they did not take their messages
+        self.clients_cut_off: i64 = 0  # they did not take what was pushed to them
         self.topology_updates: i64 = 0
         self.moved: dict[str, int] = {}  # by the node that redirected
         self.ask: dict[str, int] = {}

@@ -12,6 +12,8 @@ from slotproxy.dataplane.authenticating import credentials_of
 from slotproxy.dataplane.blocked import Blocked
 from slotproxy.dataplane.execution import Execution, calls_function
 from slotproxy.dataplane.logins import NOT_INSIDE, Login, is_kept_out, must_be_judged
+from slotproxy.dataplane.monitoring import NO_KEYS
+from slotproxy.dataplane.private import echo
 from slotproxy.dataplane.receivers import publish
 from slotproxy.dataplane.replicas import ReplicaWait
 from slotproxy.dataplane.requests import Request, parts_of
@@ -20,6 +22,7 @@ from slotproxy.dataplane.subscribing import Subscribe, unsubscribe
 from slotproxy.dataplane.watching import Watch
 from slotproxy.protocol.blocking import read_wait
 from slotproxy.protocol.blocks import QUEUED, aborted, block_of
+from slotproxy.protocol.clientfilters import paused_as_write
 from slotproxy.protocol.commands import Command
 from slotproxy.protocol.decisions import (
     CROSSSLOT,
@@ -43,6 +46,7 @@ from slotproxy.protocol.pubsub import ALLOWED, CHANNELS, SHARDS, SUBSCRIBING, UN
 from slotproxy.protocol.requests import arguments_of
 from slotproxy.protocol.resp import EMPTY_ARRAY, OK, error
 from slotproxy.protocol.slots import key_slot
+from slotproxy.protocol.tracking import caching_of, keys_of
 from slotproxy.protocol.transactions import DISCARDED, KEYLESS, READS, Plan, Queued, refusal_to_queue
 
 if TYPE_CHECKING:
@@ -79,6 +83,13 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
     transaction = client.transaction
     if client.confined and not _is_allowed(client, plane, decision, arguments):
         return
+    if client.private is not None:
+        client.private.taken(raw, arguments[0])
+    if client.monitor is not None and _touches_keys(plane.table.resolve(arguments), decision):
+        if transaction is not None:
+            transaction.failed = True
+        client.answer(NO_KEYS)
+        return
     if isinstance(decision, Answer) and arguments[0].lower() == b"exec":  # of wrong arity: it discards, too (7.0.15)
         client.transaction = None
         client.watching.end()
@@ -109,6 +120,7 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
         if not client.stopped([decision.command], raw):
             client.count(decision.command)
             owner = Request(client, decision.command, decision.parts[0].slot, raw, plane.reactor.now)
+            client.stamp(owner)
             client.queue.push(owner)
             for part in parts_of(owner, decision.parts):
                 plane.router.submit(part)
@@ -135,6 +147,18 @@ def dispatch(client: "Client", plane: "Plane", raw: bytes) -> None:
         client.finish()
 
 
+def _is_told(client: "Client", plane: "Plane") -> bool:
+    """Whether nodes may have something to tell it, so that PING has to ask them."""
+    return client.private is not None or client.id in plane.targets
+
+
+def _touches_keys(called: Command | None, decision: Decision) -> bool:
+    """Whether the server takes it for a read or a write (server.c, processCommand, 7.0.15)."""
+    if called is None or isinstance(decision, (Answer, Unknown)):
+        return False
+    return called.readonly or paused_as_write(called)
+
+
 def _is_unknown(client: "Client", plane: "Plane", raw: bytes) -> bool:
     """Whether the nodes lack the command, too; else it is taken again when their table has been read."""
     if not plane.table_may_be_old():
@@ -157,6 +181,8 @@ def _answer(client: "Client", plane: "Plane", name: str, arguments: list[bytes],
             client.run(Login(client, plane, called, name, arguments, given))
             return
     frame = answer_locally(name, client, plane, arguments)
+    if name == "ping" and called is not None and _is_told(client, plane) and echo(client, plane, called, frame):
+        return
     if frame:
         client.answer(frame)
     if client.leaving:
@@ -193,6 +219,8 @@ def _wait(client: "Client", plane: "Plane", decision: MayWait, arguments: list[b
     if not client.stopped([called], raw) and client.alone(raw):
         client.count(called)
         client.run(Blocked(client, plane, called, raw, decision.keys, wait))
+        if client.private is not None and called.readonly:
+            client.private.reads_untracked(decision.keys)
 
 
 # Transactions
@@ -223,6 +251,10 @@ def _queue(
         return
     if called is not None:
         client.count(called)
+        if called.name == "client|caching" and client.private is not None:
+            caching = caching_of(arguments[2], client.private.options)
+            if isinstance(caching, int):
+                client.private.cache(caching)
         if called.script:
             # NOSCRIPT would come when the commands before it have run.
             raw = plane.router.scripts.prepare(raw, called.name, arguments)
@@ -286,7 +318,10 @@ def _execute(client: "Client", plane: "Plane", transaction: Transaction, called:
         run = READS if group.repeatable else called
         request = Request(client, run, slot, block_of(group.requests), plane.reactor.now, True)
         request.commands = len(group.requests)
+        client.stamp(request)
         client.queue.push(request)
         plane.router.submit(request)
     elif client.alone(raw):
         client.run(Execution(client, plane, called, raw, plan))
+        if client.private is not None and watches:
+            client.private.reads_untracked([key for one in plan.queued for key in keys_of(one.command, one.arguments)])

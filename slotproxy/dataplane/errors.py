@@ -62,6 +62,14 @@ def no_exclusive(command: Command, most: int) -> bytes:
     )
 
 
+def not_connected(command: Command, seconds: float, last: str) -> bytes:
+    """A command that needs all primaries, and one of them could not be connected."""
+    return error(
+        f"ERR slotproxy: not served: {_shown(command)} needs a connection to every primary, which could not be made"
+        f" within {seconds:g} s (--park-timeout); last: {last}"
+    )
+
+
 def uncounted(command: Command, node: str, why: str) -> bytes:
     """A primary could not be asked how many replicas have what was written."""
     return error(f"ERR slotproxy: no answer: {_shown(command)} could not be asked of node {node} ({why})")

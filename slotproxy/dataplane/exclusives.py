@@ -122,6 +122,7 @@ class Exclusives(Timer):
     def __init__(self, reactor: Reactor, counters: Counters, dialler: "Dialler", most: int) -> None:
         super().__init__()
         self.most: Final = most
+        self.reserved: int = 0  # of `most`, those that clients have for themselves without leasing them
         self._all: dict[Exclusive, None] = {}  # also those that are being made
         self._idle: list[Exclusive] = []  # the one used last comes last
         self._waiting: dict[tuple[str, StreamKey], dict[Holder, None]] = {}  # the longest waiting first
@@ -150,7 +151,7 @@ class Exclusives(Timer):
             exclusive.holder = holder
             holder.leased(exclusive)
             return True
-        if len(self._all) >= self.most:
+        if len(self._all) + self.reserved >= self.most:
             if not self._idle:
                 return False
             self._idle[0].finish("another node's is needed")

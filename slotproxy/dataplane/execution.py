@@ -267,6 +267,7 @@ class Execution(Holder):
         called = READS if group.repeatable else self._command
         request = Request(self._client, called, slot, block_of(group.requests), plane.reactor.now, True, asked)
         request.commands = len(group.requests)
+        self._client.stamp(request)
         plane.router.submit(request)
 
     def take(self, index: int, reply: bytes) -> None:

@@ -62,27 +62,35 @@ class Lane(NodeStream):
 
     def enqueue_asking(self, request: Request) -> None:
         """Send ASKING and `request` as one unit."""
+        self.enqueue_behind(request, ASKING)
+
+    def enqueue_behind(self, request: Request, before: bytes) -> None:
+        """Send `before`, a command whose reply is swallowed, and `request` as one unit."""
         request.unread = 1
-        request.around = len(ASKING)
-        self.out.append(ASKING)
-        self.out_size += len(ASKING)
-        self.enqueue(request)
+        request.around = len(before)
+        self.out.append(before)
+        self.out_size += len(before)
+        Lane.enqueue(self, request)
 
     def enqueue_block(self, request: Request, asking: bool) -> None:
         """Send a block, or one command as a block of its own, as one unit; behind ASKING where that is wanted."""
-        before = ASKING if asking else b""
+        self.enqueue_block_behind(request, ASKING if asking else b"")
+
+    def enqueue_block_behind(self, request: Request, before: bytes) -> None:
+        """Send a block behind `before`, as `enqueue_behind` does; b"" for nothing."""
+        first: i64 = 1 if before else 0
         behind = b""
         request.awaited = request.commands + 1
         if request.commands == 0:
             before += MULTI
             behind = EXEC
             request.awaited = 2
-        request.unread = request.awaited + (1 if asking else 0)
+        request.unread = request.awaited + first
         request.around = len(before) + len(behind)
         request.block = []
         if before:
             self.out.append(before)
-        self.enqueue(request)
+        Lane.enqueue(self, request)
         if behind:
             self.out.append(behind)
         self.out_size += request.around
@@ -124,6 +132,10 @@ class Lane(NodeStream):
         if not self.ready and self.transport is not None and fifo.size == 0:
             self.close(self.why)
             self._router.drained(self)
+
+    def needed(self) -> "Lane | None":
+        """Another lane that has to be connected before this one can be."""
+        return None
 
     def take_unanswered(self) -> tuple[list[Request], list[Request]]:
         """Empty the FIFO of a lost connection: `(wholly sent, not wholly sent)`, each oldest first.

@@ -20,6 +20,7 @@ from slotproxy.protocol.replies import ReplyScanner
 if TYPE_CHECKING:
     from slotproxy.dataplane.lanes import Node
 
+REFUSES: Final = "the node refuses "  # how it begins what a stream is told of a `prepare` that was not accepted
 _RECEIVE: Final = 32_768  # 128 KiB and more make malloc map and unmap memory at every receive
 _RECEIVE_LARGE: Final = 1_048_576
 
@@ -42,6 +43,12 @@ class PushListener:
     def told(self, stream: "NodeStream", frame: bytes) -> None:
         """A node has said something. Raises ProtocolError, which ends the connection."""
 
+    def connected(self, stream: "NodeStream") -> None:
+        """The connection is there, and its node has accepted what `prepare` says."""
+
+    def unconnected(self, stream: "NodeStream", why: str) -> None:
+        """An attempt to connect has failed; `why` begins with REFUSES when the node did not accept `prepare`."""
+
     def deaf(self, stream: "NodeStream") -> None:
         """The connection is lost: what its node had promised to tell will not be told."""
 
@@ -50,7 +57,8 @@ class StreamKey:
     """What a connection speaks and as whom. Clients that differ in either never share a connection.
 
     `prepare`: commands that the node has to accept before the connection is used. `listener`: who is told what nodes
-    say unasked; such a connection is not one that clients share.
+    say unasked; such a connection is not one that clients share. `redirects`: what the node has to tell of it comes on
+    the connection with the next number, whose id stands behind the last command of `prepare`.
     """
 
     def __init__(
@@ -59,11 +67,13 @@ class StreamKey:
         identity: Identity,
         prepare: list[list[bytes]] | None = None,
         listener: PushListener | None = None,
+        redirects: bool = False,
     ) -> None:
         self.protocol: Final = protocol  # RESP version
         self.identity: Final = identity
         self.prepare: list[list[bytes]] = prepare or []
         self.listener: Final = listener
+        self.redirects: Final = redirects
 
     @property
     def shared(self) -> bool:
@@ -114,6 +124,10 @@ class NodeStream(Stream):
         self.dialling = False
         self.ready = True
         self.open(transport)
+
+    def preparation(self) -> list[list[bytes]] | None:
+        """Commands that the node has to accept now; None while it is not known what they are."""
+        return self.key.prepare
 
     def is_wanted(self) -> bool:
         """Whether it is to be connected, still."""

@@ -27,6 +27,7 @@ from slotproxy.dataplane.hub import Hub
 from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.logins import Login
 from slotproxy.dataplane.nodestreams import Greeting, Identity, NodeStream
+from slotproxy.dataplane.private import Private
 from slotproxy.dataplane.reactor import Reactor, TickListener
 from slotproxy.dataplane.requests import Request
 from slotproxy.dataplane.router import Router
@@ -120,6 +121,8 @@ class Plane(TickListener):
         self.exclusives: Final = Exclusives(self.reactor, self.counters, control, limits.max_exclusive)
         self.arrivals: Final = Arrivals(self)
         self.hubs: Final[dict[Identity, Hub]] = {}  # of identities whose clients have subscribed
+        self.private: Final[dict[int, Private]] = {}  # by client id
+        self.targets: set[int] = set()  # ids of clients that REDIRECT names
         self.fencing: Final = Fencing(self)
         self.router.fencing = self.fencing
         self.on_entry: Callable[[], None] | None = None
@@ -164,6 +167,8 @@ class Plane(TickListener):
                 self.arrivals.doubt(slots)
                 for hub in self.hubs.values():
                     hub.moved(slots)
+                for private in list(self.private.values()):
+                    private.doubt(slots)
             if order.calmed:
                 slots = order.calmed
                 order.calmed = set()
@@ -205,8 +210,18 @@ class Plane(TickListener):
         """A client has closed its transport."""
         self.accounts.leave(client, True)
         self.clients.pop(client.id, None)
+        if self.private.pop(client.id, None) is not None:
+            self.note_targets()
         if self._on_finished is not None and not self.clients:
             self._on_finished()
+
+    def note_targets(self) -> None:
+        """A client has changed what it tracks."""
+        found: set[int] = set()
+        for private in self.private.values():
+            if private.options is not None:
+                found.add(private.options.redirect)
+        self.targets = found
 
     def finish_clients(self, finished: Callable[[], None]) -> int:
         """Let every client finish what it has asked for, and take nothing more.
@@ -231,7 +246,7 @@ class Plane(TickListener):
         run = exclusive.server_run
         own = self.router.territory.own.identity  # it is the proxy's command, whatever the client's user may do
         for lane in exclusive.node.lanes:
-            if lane.key.identity is not own:
+            if lane.key.identity is not own or not lane.key.shared:
                 continue
             if lane.ready and exclusive.client_id and (run == "" or lane.server_run == run):
                 arrivals = self.arrivals
@@ -395,6 +410,10 @@ class Plane(TickListener):
     def client_count(self) -> int:
         """Connected clients."""
         return len(self.clients)
+
+    def private_clients(self) -> int:
+        """Clients with lanes of their own."""
+        return len(self.private) + sum(1 for client in self.clients.values() if client.monitor is not None)
 
     def uptime(self) -> float:
         """Seconds since start."""

@@ -34,16 +34,6 @@ class ReplyWriter(Sender):
             queue.drop_first()
             self.write(next_reply)
 
-    def push(self, frame: bytes) -> None:
-        """Something that is no reply: it goes out now, whatever becomes of replies."""
-        if self.transport is None:
-            return
-        self.out.append(frame)
-        self.out_size += len(frame)
-        if not self.touched:
-            self.touched = True
-            self.reactor.clients_touched.append(self)
-
     def local_address(self) -> str:
         """Our end's address; see Transport."""
         return "" if self.transport is None else self.transport.local_address()

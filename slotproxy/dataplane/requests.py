@@ -53,6 +53,7 @@ class Request:
         self.asked: Node | None = None  # an ASK named this node, for the next sending only
         self.asked_at: float = 0.0  # in the tick of this time
         self.tried: list[Node] | None = None  # nodes that redirected it since it last backed off
+        self.prelude: i64 = 0  # which of PRELUDES (`protocol.tracking`) is sent before it, each time
         self.unwanted: bool = False  # who wanted it has left: whatever it is answered, it is not sent again
         self.retries: i64 = 0
         self.supplied: i64 = 0  # of those, because code was missing that is there now
@@ -81,10 +82,13 @@ class Split:
 def parts_of(owner: Request, parts: list[Part]) -> list[Request]:
     """The requests into which `owner` is cut, joined by one Split."""
     split = Split(owner, KeyMerging(owner.command.name, parts), len(parts))
-    return [
+    requests = [
         Request(owner.client, owner.command, part.slot, part.raw, owner.started, part.distinct > 1, split, index)
         for index, part in enumerate(parts)
     ]
+    for request in requests:
+        request.prelude = owner.prelude
+    return requests
 
 
 class RequestQueue:
@@ -114,6 +118,32 @@ class RequestQueue:
         elif self._head >= 32 and self._head * 2 >= len(self._items):  # what is kept can be large
             del self._items[: self._head]
             self._head = 0
+
+    def push_behind(self, before: dict[Request, None], request: Request) -> bool:
+        """Put `request` behind the newest of `before`, and behind what was put there already. False: none is here.
+
+        When none is, `before` is emptied.
+        """
+        count: i64 = len(self._items)
+        place: i64 = count - 1
+        while place >= self._head and self._items[place] not in before:
+            place -= 1
+        if place < self._head:
+            before.clear()
+            return False
+        place += 1
+        while place < count and self._items[place].command is request.command:
+            place += 1
+        last = self._items[place - 1]
+        if last.command is request.command and last.reply == request.reply:  # said already
+            return True
+        self._items.insert(place, request)
+        self.size += 1
+        return True
+
+    def last(self) -> Request:
+        """The newest; the queue must not be empty."""
+        return self._items[-1]
 
     def all(self) -> list[Request]:
         """The requests, oldest first."""

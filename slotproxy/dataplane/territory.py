@@ -18,6 +18,7 @@ from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.lanes import LEFT, Lane, Node
 from slotproxy.dataplane.nodestreams import Identity, StreamKey
 from slotproxy.dataplane.pools import LaneNumbers, Pool
+from slotproxy.dataplane.privatelanes import PrivateLane
 from slotproxy.dataplane.reactor import Reactor
 from slotproxy.protocol.slots import SLOTS
 
@@ -97,13 +98,27 @@ class Territory:
     def _fill(self, node: Node, first: int, count: int) -> None:
         """Give a node new lanes with these numbers."""
         assert self._router is not None
-        lanes = [Lane(self._reactor, self._router, self._counters, node, key)
-                 for key in self._numbers.keys[first : first + count]]  # fmt: skip
+        lanes: list[Lane] = []
+        before: PrivateLane | None = None
+        for key in self._numbers.keys[first : first + count]:
+            if key.shared:
+                lanes.append(Lane(self._reactor, self._router, self._counters, node, key))
+                continue
+            private = PrivateLane(self._reactor, self._router, self._counters, node, key)
+            if before is not None and before.key.redirects:
+                before.ear = private
+            before = private
+            lanes.append(private)
         node.lanes[first : first + count] = lanes
 
     def keyless_slot(self, client_id: int) -> int:
         """The pseudo slot by which a client's commands without keys are routed."""
         return SLOTS + client_id % KEYLESS
+
+    def primaries(self) -> list[Node]:
+        """The primaries that the cluster does not hold for failed."""
+        infos = self.slot_map.nodes.items()
+        return [self.nodes[id] for id, info in infos if info.primary and not info.failing and id in self.nodes]
 
     def owner(self, slot: i64) -> Node | None:
         """The node that owns a slot, or is the home of a pseudo slot."""
@@ -242,6 +257,9 @@ class Territory:
 
     def dial(self, lane: Lane) -> None:
         """Have a lane connected, unless it is, or is about to be, or its node has left."""
+        before = lane.needed()
+        if before is not None:
+            lane = before
         if lane.transport is None and not lane.dialling and not lane.retired:
             lane.dialling = True
             self._dialler.dial_nowait(lane)

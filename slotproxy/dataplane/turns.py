@@ -16,6 +16,7 @@ from mypy_extensions import i64
 
 from slotproxy.dataplane.accounts import Grant
 from slotproxy.dataplane.authenticating import Credentials
+from slotproxy.dataplane.monitoring import NO_KEYS
 from slotproxy.dataplane.nodestreams import StreamKey
 from slotproxy.dataplane.pools import Pool
 from slotproxy.dataplane.replying import ReplyWriter
@@ -25,8 +26,11 @@ from slotproxy.protocol.commands import Command
 from slotproxy.protocol.requests import RequestScanner
 
 if TYPE_CHECKING:
+    from slotproxy.dataplane.monitoring import Monitor
     from slotproxy.dataplane.plane import Plane
+    from slotproxy.dataplane.private import Private
 
+PUSHED: Final = Command("", 0, frozenset(), [], None, None)  # stands in the queue for what is no reply
 RECEIVE: Final = 16_384
 LARGE_IN_FLIGHT: Final = 16  # while a large request comes in, no more than these may be in flight before it
 
@@ -51,6 +55,9 @@ class Turns(ReplyWriter):
         self.paused: bool = False  # not read, until `resume`
         self._max_in_flight: i64 = plane.max_in_flight
         self._max_output: i64 = plane.max_output
+        self.private: Private | None = None  # what it has turned on that takes connections of its own
+        self.monitor: Monitor | None = None  # since MONITOR
+        self._pushed: i64 = 0  # bytes pushed since it had taken everything
         self._held: bool = False  # waits for the command table to be read
         self._paused_by_client: bool = False  # CLIENT PAUSE
         self._paused_request: Request | None = None  # in `queue`, sent when the pause is over
@@ -108,8 +115,8 @@ class Turns(ReplyWriter):
 
     @property
     def key(self) -> StreamKey:
-        """What its connections to nodes speak and as whom."""
-        return self.plane.router.territory.key_of(self.lane)
+        """What connections that it leases speak and as whom; none of its own lanes' state is theirs."""
+        return self.plane.router.territory.key_of(self.pool.lane_of(self.id, self.protocol))
 
     def set_reply_mode(self, mode: str) -> None:
         """CLIENT REPLY on, off or skip, or what RESET makes of them (7.0.15)."""
@@ -157,7 +164,14 @@ class Turns(ReplyWriter):
             self.settle()
 
     def may_go(self, request: Request) -> bool:
-        """Whether a request off the plain path may be sent; else it waits for the end of a pause."""
+        """Whether a request off the plain path may be sent; else it waits for the end of a pause, or is refused."""
+        if self.monitor is not None:
+            self.plane.router.finish(request, NO_KEYS)
+            return False
+        private = self.private
+        if private is not None:
+            private.taken(request.raw, b"")
+            private.stamp(request)
         if self.grant.account.pause.stops(request.command):
             self._paused_request = request
             self.hold_for_pause()
@@ -171,6 +185,35 @@ class Turns(ReplyWriter):
             self.hold_for_pause()
             return True
         return False
+
+    # What is pushed
+
+    def push(self, frame: bytes) -> None:
+        """Write what is no reply, whatever CLIENT REPLY says. A client that does not take it is cut off."""
+        if self.transport is None:
+            return
+        if self.unsent() == 0:
+            self._pushed = 0
+        self._pushed += len(frame)
+        if self._pushed > self._max_output and self.unsent() > self._max_output:
+            self.plane.counters.clients_cut_off += 1
+            self.close()
+            return
+        self.out.append(frame)
+        self.out_size += len(frame)
+        if not self.touched:
+            self.touched = True
+            self.reactor.clients_touched.append(self)
+
+    def push_behind(self, before: dict[Request, None], frame: bytes) -> None:
+        """The same, but not before the replies to those of `before` that are in the queue. Empties it if none is."""
+        task = self.task
+        if before and not self.silent and not (task is not None and task.endless):
+            pushed = Request(self, PUSHED, 0, b"", self.reactor.now)
+            pushed.reply = frame
+            if self.queue.push_behind(before, pushed):
+                return
+        self.push(frame)
 
     # Reading
 

@@ -16,15 +16,13 @@ from slotproxy.protocol.resp import OK, error, integer
 
 BAD_NAME: Final = error("ERR Client names cannot contain spaces, newlines or special characters.")
 _SYNTAX: Final = error("ERR syntax error")
-_NOT_TRACKING: Final = error(
-    "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled"
-)
 _NO_SUCH_CLIENT: Final = error("ERR No such client")
 
 #: As COMMAND says it (7.0.15, SETINFO 7.2.0), the two words counted: a server before 7.0 tells no subcommand's arity.
 _ARITY: Final = {
     b"caching": 3, b"getname": 2, b"getredir": 2, b"id": 2, b"info": 2, b"kill": -3, b"list": -2, b"no-evict": 3,
-    b"pause": -3, b"reply": 3, b"setinfo": 4, b"setname": 3, b"trackinginfo": 2, b"unblock": -3, b"unpause": 2,
+    b"no-touch": 3, b"pause": -3, b"reply": 3, b"setinfo": 4, b"setname": 3, b"tracking": -3, b"trackinginfo": 2,
+    b"unblock": -3, b"unpause": 2,
 }  # fmt: skip
 _KINDS: Final = {b"normal": "normal", b"master": "master", b"slave": "slave", b"replica": "slave", b"pubsub": "pubsub"}
 _REPLY_MODES: Final = {b"on": "on", b"off": "off", b"skip": "skip"}
@@ -42,6 +40,28 @@ class DescribeMe(ClientRequest):
 
 class DescribeTracking(ClientRequest):
     """CLIENT TRACKINGINFO."""
+
+
+class GetRedirection(ClientRequest):
+    """CLIENT GETREDIR."""
+
+
+class SetCaching(ClientRequest):
+    """CLIENT CACHING; what `word` may be depends on what the client tracks."""
+
+    def __init__(self, word: bytes) -> None:
+        self.word: Final = word
+
+
+class SetTracking(ClientRequest):
+    """CLIENT TRACKING; its options are read by `tracking`."""
+
+
+class SetNoTouch(ClientRequest):
+    """CLIENT NO-TOUCH (7.2)."""
+
+    def __init__(self, on: bool) -> None:
+        self.on: Final = on
 
 
 class GetId(ClientRequest):
@@ -132,8 +152,8 @@ class SetReplyMode(ClientRequest):
 def parse_client(arguments: list[bytes], user: bytes = b"default") -> ClientRequest | bytes | None:
     """What CLIENT with these arguments (its own name is the first) asks for; bytes are the whole reply.
 
-    None for a subcommand that is not treated here: TRACKING, HELP and those that do not exist. `user`: the only one
-    that exists for the client.
+    None for a subcommand that is not treated here: HELP and those that do not exist. `user`: the only one that exists
+    for the client.
     """
     word = arguments[1].lower()
     arity = _ARITY.get(word)
@@ -141,8 +161,16 @@ def parse_client(arguments: list[bytes], user: bytes = b"default") -> ClientRequ
         return None
     if len(arguments) != arity if arity > 0 else len(arguments) < -arity:
         return wrong_arity("client|" + word.decode("ascii"))
-    if word in (b"caching", b"getredir", b"trackinginfo", b"setinfo"):
-        return _stateless(word, arguments)
+    if word == b"caching":
+        return SetCaching(arguments[2])
+    if word == b"getredir":
+        return GetRedirection()
+    if word == b"trackinginfo":
+        return DescribeTracking()
+    if word == b"tracking":
+        return SetTracking()
+    if word == b"setinfo":
+        return _set_info(arguments)
     if word == b"id":
         return GetId()
     if word == b"info":
@@ -165,7 +193,9 @@ def parse_client(arguments: list[bytes], user: bytes = b"default") -> ClientRequ
     if word == b"reply":
         mode = _REPLY_MODES.get(option)
         return SetReplyMode(mode) if mode is not None else _SYNTAX
-    return SetNoEvict(option == b"on") if option in (b"on", b"off") else _SYNTAX
+    if option not in (b"on", b"off"):
+        return _SYNTAX
+    return SetNoEvict(option == b"on") if word == b"no-evict" else SetNoTouch(option == b"on")
 
 
 def valid_name(name: bytes) -> bool:
@@ -190,14 +220,7 @@ def paused_as_write(command: Command) -> bool:
     return command.write or command.name in _MAY_REPLICATE
 
 
-def _stateless(word: bytes, arguments: list[bytes]) -> ClientRequest | bytes:
-    """What does not depend on the client, as long as none tracks keys."""
-    if word == b"caching":
-        return _NOT_TRACKING
-    if word == b"getredir":
-        return integer(-1)
-    if word == b"trackinginfo":
-        return DescribeTracking()
+def _set_info(arguments: list[bytes]) -> bytes:
     if arguments[2].lower() in (b"lib-name", b"lib-ver"):  # libraries send it unasked; it is kept nowhere
         return OK
     return error_of_bytes(b"ERR Unrecognized option '" + _c_string(arguments[2]) + b"'")

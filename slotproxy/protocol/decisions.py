@@ -16,11 +16,11 @@ from slotproxy.protocol.treatments import (
     BLOCKING,
     NODES,
     ONE_NODE,
+    PRIVATE,
     PROXY,
     REFUSED,
     REPLICAS,
     ROUTED,
-    SESSION,
     SPLIT,
     SUBSCRIPTION,
     TRANSACTION,
@@ -160,6 +160,8 @@ def decide(table: CommandTable, arguments: list[bytes], allow_admin: bool = Fals
         return _by_keys(resolved, first, arguments)
     if treatment == PROXY:
         return Answer(CLUSTER_DISABLED, early=False) if first in _CLUSTER_ONLY else AnswerLocally(first)
+    if treatment == PRIVATE:
+        return AnswerLocally(first)
     if treatment == REFUSED:
         return Answer(refused(resolved, arguments))
     if treatment == BLOCKING:
@@ -170,8 +172,6 @@ def decide(table: CommandTable, arguments: list[bytes], allow_admin: bool = Fals
         return AwaitReplicas(resolved)
     if treatment == SUBSCRIPTION:
         return Subscription(resolved, arguments)
-    if treatment == SESSION:
-        return Answer(not_supported(resolved.name))
     if treatment == ONE_NODE:
         # What a node says of its configuration is not passed on as it is.
         return OverNodes(resolved, False) if resolved.name == "config|get" else ForwardKeyless(resolved)

@@ -47,6 +47,7 @@ SEVERAL_SLOTS_WATCHED: Final = error(
 )
 #: What EXEC is when all that it runs may run twice.
 READS: Final = Command("exec", 1, frozenset({"readonly"}), [], None, None)
+_NOT_AT_ONCE: Final = frozenset(["client|unblock", "client|tracking", "client|no-touch"])
 KEYLESS: Final = -1  # the slot of a group without keys
 
 
@@ -155,7 +156,7 @@ def refusal_to_queue(command: Command | None, decision: Decision, arguments: lis
     if isinstance(decision, MayWait) and len({int(key_slot(key)) for key in decision.keys}) > 1:
         return CROSSSLOT
     waits = isinstance(decision, (AwaitReplicas, Subscription))
-    if waits or (command is not None and command.name == "client|unblock"):
+    if waits or (command is not None and command.name in _NOT_AT_ONCE):
         name = "CLIENT UNBLOCK" if command is None else command.name.upper().replace("|", " ")
         return error(
             f"ERR slotproxy: {name} inside a transaction is refused: its reply is not known at once; send it by itself"

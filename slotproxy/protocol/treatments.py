@@ -22,7 +22,7 @@ BLOCKING: Final = "blocking"  # may wait at a node
 TRANSACTION: Final = "transaction"
 REPLICAS: Final = "replicas"  # waits for them, at all primaries
 SUBSCRIPTION: Final = "subscription"
-SESSION: Final = "session"  # holds state on a connection
+PRIVATE: Final = "private"  # needs connections that the client has for itself
 REFUSED: Final = "refused"  # would act on one node behind the cluster's back
 
 MEANINGS: Final[dict[str, str]] = {
@@ -38,7 +38,7 @@ MEANINGS: Final[dict[str, str]] = {
     TRANSACTION: "held by slotproxy from MULTI on, sent as one block at EXEC; WATCH on a connection of its own",
     REPLICAS: "to every primary on connections of its own; the least number is the reply",
     SUBSCRIPTION: "by slotproxy: a few connections to nodes serve all subscribers",
-    SESSION: "holds state on its connection: not supported yet",
+    PRIVATE: "by slotproxy; gives the client connections of its own to the nodes (see Client-side caching and MONITOR)",
     REFUSED: "refused by name, unless `--allow-admin` opens it",
 }
 
@@ -73,7 +73,7 @@ _BY_HAND: Final[dict[str, str]] = {
     **dict.fromkeys(["script|load", "script|flush"], PRIMARIES),
     **dict.fromkeys(["wait", "waitaof"], REPLICAS),
     **dict.fromkeys(["multi", "exec", "discard", "watch", "unwatch"], TRANSACTION),
-    **dict.fromkeys(["client|tracking", "monitor"], SESSION),
+    **dict.fromkeys(["client|tracking", "client|caching", "client|no-touch", "monitor"], PRIVATE),
     **dict.fromkeys(["subscribe", "psubscribe", "ssubscribe"], SUBSCRIPTION),
     **dict.fromkeys(["unsubscribe", "punsubscribe", "sunsubscribe"], SUBSCRIPTION),
     **dict.fromkeys(["debug", "script|debug", "shutdown", "failover", "replicaof", "slaveof"], REFUSED),

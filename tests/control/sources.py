@@ -53,6 +53,9 @@ class FixedSources:
     def exclusive_connections(self) -> int:
         return 4
 
+    def private_clients(self) -> int:
+        return 2
+
     def blocked_clients(self) -> int:
         return 3
 

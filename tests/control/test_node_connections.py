@@ -148,3 +148,23 @@ async def test_a_node_that_does_not_tell_its_version_is_an_error_reply(nursery: 
     async with await connect(await node.start(nursery), Credentials()) as connection:
         with pytest.raises(ErrorReply, match="redis_version"):
             await ask_version(connection)
+
+
+async def test_what_a_node_says_behind_its_last_reply_stays_in_the_socket() -> None:
+    node = TalkingNode({b"MONITOR": b'+OK\r\n+1.5 [0 10.0.0.1:1] "SE'})
+    async with trio.open_nursery() as nursery:
+        connection = await connect(await node.start(nursery), Credentials())
+        assert await connection.last_command([b"MONITOR"]) == ""
+        sock = trio.socket.from_stdlib_socket(connection.detach())
+        with trio.fail_after(5):
+            assert await sock.recv(100) == b'+1.5 [0 10.0.0.1:1] "SE'
+        sock.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_error_of_a_last_command_is_told() -> None:
+    node = TalkingNode({b"MONITOR": b"-NOPERM no\r\n"})
+    async with trio.open_nursery() as nursery:
+        async with await connect(await node.start(nursery), Credentials()) as connection:
+            assert await connection.last_command([b"MONITOR"]) == "NOPERM no"
+        nursery.cancel_scope.cancel()

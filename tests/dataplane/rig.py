@@ -237,7 +237,14 @@ class Rig:
         sock = node.connect()
         node.links[-1].protocol = lane.key.protocol
         node.links[-1].user = lane.key.identity.name
-        for command in lane.key.prepare:
+        prepare = lane.preparation()
+        if prepare is None:
+            node.links[-1].drop()
+            sock.close()
+            self.plane.unreachable(lane, "not yet")
+            self.control.dials.append(lane)
+            return
+        for command in prepare:
             node.run(node.links[-1], command, asking=False)
         self.sockets.append(sock)
         self._ends[(node.name, node.last_id)] = sock
@@ -409,7 +416,7 @@ class Rig:
         ]
         for client in self.plane.clients.values():
             found += [f"flow of client {client.id}, slot {slot}" for slot in client.flows]
-            if client.detours:
+            if client.detours != (client.private is not None) + (client.monitor is not None):
                 found.append(f"client {client.id} counts {client.detours} detours")
             if client.queue.size:
                 found.append(f"client {client.id} waits for {client.queue.size} replies")

@@ -33,7 +33,6 @@ def shown(reply: Any) -> Any:
         ("CLIENT SETINFO lib-name x", b"OK"),
         ("MGET {a} {b}x {f", [None, None, None]),
         ("RENAME {a} {b}", "-CROSSSLOT Keys in request don't hash to the same slot"),
-        ("MONITOR", "-ERR slotproxy: MONITOR is not supported yet"),
         ("BLMOVE {a} {b}x LEFT LEFT 0", "-CROSSSLOT Keys in request don't hash to the same slot"),
         ("EXEC", "-ERR EXEC without MULTI"),
         ("DISCARD", "-ERR DISCARD without MULTI"),

@@ -21,7 +21,6 @@ from slotproxy.dataplane.clientlist import (
     kind_of,
     line_of,
     lines_of,
-    not_tracking,
 )
 from slotproxy.demo.connection import pack
 from slotproxy.demo.guard import Guard
@@ -31,8 +30,10 @@ from slotproxy.protocol.clientfilters import (
     ClientRequest,
     DescribeMe,
     DescribeTracking,
+    GetRedirection,
     KillClients,
     ListClients,
+    SetCaching,
     SetReplyMode,
     UnblockClient,
     parse_client,
@@ -40,6 +41,7 @@ from slotproxy.protocol.clientfilters import (
 )
 from slotproxy.protocol.commands import CommandTable
 from slotproxy.protocol.resp import OK, bulk, integer
+from slotproxy.protocol.tracking import caching_of, tracking_info
 from tests.integration.wire import Wire, dial
 from tests.servers import standalone_server
 
@@ -131,8 +133,14 @@ def execute(request: ClientRequest | bytes | None, clients: list[Described], me:
         return bulk(lines_of(chosen)), set()
     if isinstance(request, DescribeMe):
         return bulk(lines_of([client for client in clients if client.id == me])), set()
+    if isinstance(request, GetRedirection):
+        return integer(-1), set()
+    if isinstance(request, SetCaching):
+        refusal = caching_of(request.word, None)
+        assert isinstance(refusal, bytes)
+        return refusal, set()
     if isinstance(request, DescribeTracking):
-        return not_tracking(2), set()
+        return tracking_info(2, None, 0, False), set()
     if isinstance(request, KillClients):
         meant = {client.id for client in clients if is_meant(request, client, me)}
         return request.reply(len(meant)), meant

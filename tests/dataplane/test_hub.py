@@ -162,7 +162,7 @@ def test_a_slow_subscriber_is_cut_off_and_no_other(make_rig: MakeRig) -> None:
         rig.run()
     assert len(quick.replies) == 31
     assert slow.closed or len(rig.plane.clients) == 1
-    assert int(rig.plane.counters.subscribers_cut_off) == 1
+    assert int(rig.plane.counters.clients_cut_off) == 1
     assert publish(rig, "x", "1") == 1
 
 
@@ -182,7 +182,7 @@ def test_a_message_may_close_the_client_that_it_is_for(make_rig: MakeRig) -> Non
         if number < 5:
             clients[2].proxy_end.room = None
         rig.run()
-    assert int(rig.plane.counters.subscribers_cut_off) == 2
+    assert int(rig.plane.counters.clients_cut_off) == 2
     assert clients[2].replies[-1] == [b"message", b"x", b"%0100d" % 29]
 
 

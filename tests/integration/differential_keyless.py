@@ -142,7 +142,7 @@ MIGRATE 127.0.0.1 1 a 0 10 | MODULE LOAD x | MODULE LOADEX x | MODULE UNLOAD x |
 
 NOT_COMPARED: Final[dict[str, str]] = {
     "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe": "tests/integration/test_pubsub_differential.py",
-    "monitor client|tracking": "state of a connection: not served yet",
+    "monitor client|tracking": "what nodes say unasked: test_differential_tracking",
     "restore-asking pfselftest": "for nodes and developers of Redis",
     "quit": "the connection ends: tests/integration/test_answers.py",
 }

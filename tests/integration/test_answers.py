@@ -289,10 +289,6 @@ CROSS_SLOT: list[tuple[Argument, ...]] = [
     ("GEORADIUS", "a", "1", "1", "1", "m", "STORE", "b"), ("STRALGO", "LCS", "KEYS", "a", "b"), ("LCS", "a", "b"),
 ]  # fmt: skip
 
-NOT_YET: list[tuple[str, tuple[Argument, ...]]] = [
-    ("MONITOR", ()), ("CLIENT TRACKING", ("ON",)),
-]  # fmt: skip
-
 REFUSED: list[tuple[str, tuple[Argument, ...]]] = [
     ("SHUTDOWN", ("NOSAVE",)), ("REPLICAOF", ("NO", "ONE")), ("SLAVEOF", ("NO", "ONE")), ("FAILOVER", ()), ("SYNC", ()),
     ("PSYNC", ("?", "-1")), ("REPLCONF", ("ack", "1")), ("MIGRATE", (HOST, "1", "a", "0", "10")),
@@ -341,20 +337,6 @@ async def test_cross_slot_needs_no_node(
         assert await stats_of.calls() == before + Counter(["rename"])
 
 
-async def test_what_is_not_supported_says_so_and_needs_no_node(
-    cluster: EmbeddedCluster, proxy: ProxyFactory, stats_of: StatsOf
-) -> None:
-    """And the connection goes on as if nothing had been asked."""
-    target = await proxy()
-    with trio.fail_after(30):
-        before = await stats_of.calls()
-        async with await dial(target.port) as client:
-            for name, rest in NOT_YET:
-                said = await client.ask(pack(*name.split(), *rest))
-                assert said == b"-ERR slotproxy: %b is not supported yet\r\n" % name.encode()
-        assert await stats_of.calls() == before
-
-
 async def test_what_is_meant_for_one_server_is_refused_by_name_and_needs_no_node(
     cluster: EmbeddedCluster, proxy: ProxyFactory, stats_of: StatsOf
 ) -> None:
@@ -385,7 +367,7 @@ async def test_own_answers_wait_for_those_of_nodes(cluster: EmbeddedCluster, pro
             try:
                 await client.send(
                     packed([("PING", "first"), ("SET", held, "1"), ("PING",), ("SET", other, "2"), ("NOSUCH",)])
-                    + packed([b"ECHO x\r\n", ("MGET", held, other), ("RENAME", held, other), ("GET",), ("MONITOR",)])
+                    + packed([b"ECHO x\r\n", ("MGET", held, other), ("RENAME", held, other), ("GET",), ("EXEC",)])
                     + packed([("CLIENT", "SETNAME", "n"), ("GET", other), ("CLIENT", "GETNAME"), ("INCR", held)])
                     + packed([("QUIT",), ("SET", other, "never")])
                 )
@@ -397,7 +379,7 @@ async def test_own_answers_wait_for_those_of_nodes(cluster: EmbeddedCluster, pro
             assert await client.read_to_end() == (
                 b"+OK\r\n+PONG\r\n+OK\r\n-ERR unknown command 'NOSUCH', with args beginning with: \r\n$1\r\nx\r\n"
                 b"*2\r\n$1\r\n1\r\n$1\r\n2\r\n-CROSSSLOT Keys in request don't hash to the same slot\r\n"
-                b"-ERR wrong number of arguments for 'get' command\r\n-ERR slotproxy: MONITOR is not supported yet\r\n"
+                b"-ERR wrong number of arguments for 'get' command\r\n-ERR EXEC without MULTI\r\n"
                 b"+OK\r\n$1\r\n2\r\n$1\r\nn\r\n:2\r\n+OK\r\n"
             )
             assert await beside.ask(pack("GET", other)) == b"$1\r\n2\r\n"

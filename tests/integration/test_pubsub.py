@@ -161,7 +161,7 @@ async def test_who_does_not_read_is_cut_off(cluster: EmbeddedCluster, proxy: Pro
                 for _ in range(10):
                     assert (await quick.receive())[0] == b"message"
                 sent += 10
-        assert (await front.metrics())["slotproxy_subscribers_cut_off_total"] == 1
+        assert (await front.metrics())["slotproxy_clients_cut_off_total"] == 1
 
 
 async def test_channels_that_the_user_may_not_have(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:

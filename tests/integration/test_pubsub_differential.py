@@ -1,6 +1,7 @@
 """Publish/subscribe answers as one plain server of the same version, byte for byte, in RESP2 and RESP3.
 
-A conversation is played to a plain server first. Then slotproxy has to say the same to each client at each step:
+A conversation is played to a plain server first. What is published last is published where no later one subscribes, for
+a message on its way reaches who subscribes meanwhile. Then slotproxy has to say the same to each client at each step:
 messages may take a moment longer to come, for they travel through the cluster, but nothing may come besides.
 """
 
@@ -28,10 +29,10 @@ A SUBSCRIBE a b | A SUBSCRIBE a | A SUBSCRIBE c c | A PSUBSCRIBE x* | B PUBLISH 
 A GET k | A PING | A PING text | A PING a b | A UNSUBSCRIBE a | B PUBLISH a hi | A UNSUBSCRIBE nope | A UNSUBSCRIBE b
 A UNSUBSCRIBE c c | A PUNSUBSCRIBE | A UNSUBSCRIBE | A PUNSUBSCRIBE y | A GET k | A PING | A PING text
 
-A SUBSCRIBE a | A SUBSCRIBE | A PSUBSCRIBE | A NOSUCH x | A CLIENT NO-EVICT on | A CLIENT
+A SUBSCRIBE r | A SUBSCRIBE | A PSUBSCRIBE | A NOSUCH x | A CLIENT NO-EVICT on | A CLIENT
 A MULTI ; SET k v ; EXEC | A WATCH k | A UNWATCH | A MGET k l | A BLPOP k 0.01 | A SELECT 0 | A ECHO x | A DBSIZE
 A PUBLISH no x | A RESET
-A GET k | A PING | B PUBLISH a x
+A GET k | A PING | B PUBLISH r x
 
 A SUBSCRIBE a | B SUBSCRIBE a b | C PUBLISH a 1 | C PUBLISH b 2 | C PUBSUB NUMSUB a b c | C PUBSUB NUMSUB
 A PSUBSCRIBE a* | B PSUBSCRIBE a* b? | C PUBSUB NUMPAT | C PUBLISH a 3 | C PUBLISH b1 4 | B UNSUBSCRIBE a
@@ -45,9 +46,9 @@ B PUBLISH xallo 1 | B PUBLISH ay 1 | B PUBLISH xy 1
 
 A SUBSCRIBE a | A QUIT
 
-A SUBSCRIBE a | B CLIENT KILL TYPE normal SKIPME yes | B PUBLISH a 1 | B CLIENT KILL TYPE pubsub | B PUBLISH a 1
+A SUBSCRIBE q | B CLIENT KILL TYPE normal SKIPME yes | B PUBLISH q 1 | B CLIENT KILL TYPE pubsub | B PUBLISH q 1
 
-A CLIENT REPLY OFF | A SUBSCRIBE a | A UNSUBSCRIBE a | A CLIENT REPLY ON | A PING | B PUBLISH a 1
+A CLIENT REPLY OFF | A SUBSCRIBE a | A UNSUBSCRIBE a | A CLIENT REPLY ON | A PING | B PUBLISH no 1
 
 A CLIENT REPLY SKIP ; SUBSCRIBE a | B PUBLISH a 1 | A PING | A UNSUBSCRIBE
 

@@ -130,11 +130,6 @@ def test_subscriptions_are_the_clients(line: str) -> None:
     assert isinstance(decided(line), Subscription)
 
 
-@pytest.mark.parametrize("line", ["MONITOR", "CLIENT TRACKING on"])
-def test_what_holds_state_on_a_connection_is_not_sent_on_a_shared_one(line: str) -> None:
-    assert answer(line).endswith("is not supported yet\r\n")
-
-
 @pytest.mark.parametrize("name", ["PING", "echo x", "QUIT", "SELECT 0", "HELLO 2", "AUTH x", "CLIENT ID", "RESET"])
 def test_what_the_proxy_knows_itself_it_answers_itself(name: str) -> None:
     decision = decided(name)
