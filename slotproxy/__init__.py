@@ -12,6 +12,7 @@
     |      | +----reply---------+  Order: flows and gates <-----+ reply, MOVED, ASK, TRYAGAIN, lost   |
     |      +-> Solo: a part for each node, alone   Doubts: a script's own reply, or the node's?        |
     |      +-> Private, Monitor: lanes for one client, whose nodes tell it what changes, what they run |
+    |      <---- Hub <---- Feed: one connection to a node subscribes for all clients of an identity    |
     +------------------------------------------------------------------------------------------------+
 
 Layers; imports point downwards only (tests/test_layers.py):
