@@ -55,7 +55,7 @@ class Topic:
         self.slot: Final = int(key_slot(name)) if kind is SHARDS else -1
         self.everywhere: Final = is_everywhere(kind, name)
         self.subscribers: Final[dict[Client, None]] = {}
-        self.waiting: Final[dict[Subscribe, None]] = {}  # who subscribes, and has not been confirmed
+        self.waiting: Final[dict[Subscribe, None]] = {}  # who subscribes, until all that it wants is confirmed
         self.feeds: list[Feed] = []
         self.whole: bool = False  # it has been subscribed wherever it has to be since the last gap
         self.named: Node | None = None  # a MOVED named this node, and the map has not changed since
@@ -252,9 +252,7 @@ class Hub(Timer):
     def _tell_waiting(self, topic: Topic) -> None:
         if topic.is_confirmed():
             topic.whole = True
-            waiting = list(topic.waiting)
-            topic.waiting.clear()
-            for subscribe in waiting:
+            for subscribe in list(topic.waiting):
                 subscribe.confirmed(topic)
 
     def refused(self, feed: Feed, topic: Topic, reply: bytes) -> None:

@@ -116,6 +116,44 @@ def test_another_client_waits_for_the_same_confirmation(make_rig: MakeRig) -> No
     assert publish(rig, "x", "1") == 1
 
 
+def test_what_one_gives_up_while_another_subscribes_to_it_stays_subscribed(make_rig: MakeRig) -> None:
+    """The other one waits for a second channel, and would never hear of the first."""
+    rig = make_rig(3)
+    first = subscriber(rig, "SUBSCRIBE x")
+    second = rig.client()
+    for node in rig.nodes:
+        node.stopped = True
+    second.send("SUBSCRIBE", "x", "y")
+    rig.run()
+    first.send("UNSUBSCRIBE", "x")
+    rig.run()
+    for node in rig.nodes:
+        node.stopped = False
+    rig.run()
+    publish(rig, "x", "1")
+    assert second.replies == [[b"subscribe", b"x", 1], [b"subscribe", b"y", 2], [b"message", b"x", b"1"]]
+    second.vanish()
+    rig.run()
+    assert not [name for node in rig.nodes for name in subscribed(node)]
+
+
+def test_what_is_lost_again_before_all_is_confirmed_is_waited_for(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, b = rig.nodes
+    b.stopped = True
+    client = rig.client()
+    client.send("SSUBSCRIBE", "{f}", "{a}")
+    rig.run()
+    rig.dialling = False
+    lost(rig, a)
+    b.stopped = False
+    rig.run()
+    assert client.replies == [] and subscribed(b) == ["S {a}"]
+    rig.dialling = True
+    rig.run()
+    assert client.replies == [[b"ssubscribe", b"{f}", 1], [b"ssubscribe", b"{a}", 2]]
+
+
 def test_what_nobody_wants_is_unsubscribed(make_rig: MakeRig) -> None:
     rig = make_rig()
     first = subscriber(rig, "SUBSCRIBE x y", "PSUBSCRIBE p*", "SSUBSCRIBE s")
