@@ -205,6 +205,7 @@ class Hub(Timer):
         self._place(topic)
         if any([feed not in before and not feed.has_confirmed(topic) for feed in topic.feeds]):
             self._note_gap(topic)
+        self._tell_waiting(topic)  # what was missing may have been a node that is not asked any more
 
     def _drop(self, feed: Feed, why: str) -> None:
         """No more of this feed: its topics are elsewhere, or will be."""

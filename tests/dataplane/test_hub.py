@@ -276,6 +276,19 @@ def test_a_node_that_cannot_be_reached_holds_up_no_subscription_to_keys(make_rig
     assert all(subscribed(node) for node in rig.nodes)
 
 
+def test_a_node_that_leaves_holds_up_no_subscription_to_keys(make_rig: MakeRig) -> None:
+    rig = make_rig(3)
+    silent = rig.nodes[2]
+    silent.stopped = True
+    client = rig.client()
+    client.send("SUBSCRIBE", "__keyevent@0__:set")
+    rig.run()
+    assert client.replies == []
+    rig.refresh(topology=without(rig, silent.name, "A"))
+    rig.run()
+    assert client.replies == [[b"subscribe", b"__keyevent@0__:set", 1]]
+
+
 # Nodes that are lost
 
 
