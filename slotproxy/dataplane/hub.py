@@ -19,6 +19,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from slotproxy.dataplane.feeds import Feed
+from slotproxy.dataplane.lanes import LEFT, READDRESSED
 from slotproxy.dataplane.nodestreams import Identity, StreamKey
 from slotproxy.dataplane.reactor import Timer
 from slotproxy.protocol.pubsub import (
@@ -186,7 +187,9 @@ class Hub(Timer):
             return
         for feed in list(self._feeds.values()):
             if feed.node.left:
-                self._drop(feed, "the node left the cluster")
+                self._drop(feed, LEFT)
+            elif feed.is_elsewhere():
+                feed.on_lost(READDRESSED)
         for topics in self._topics:
             for topic in topics.values():
                 self._move(topic)

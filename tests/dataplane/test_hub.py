@@ -7,6 +7,7 @@ from typing import Any
 import hiredis
 import pytest
 
+from slotproxy.cluster.topology import NodeInfo, Topology
 from slotproxy.protocol.pubsub import PATTERNS
 from tests import scripted_pubsub
 from tests.dataplane.asking import do, replica_of, send_at_once, take_over
@@ -331,6 +332,25 @@ def test_a_node_that_leaves_the_cluster_has_no_subscriptions(make_rig: MakeRig) 
     rig.run()
     assert not subscribed(left)
     assert gaps(rig) == 1
+    publish(rig, "news", "1")
+    assert client.replies == [[b"message", b"news", b"1"]]
+
+
+def test_a_node_with_another_address_is_connected_anew(make_rig: MakeRig) -> None:
+    """Where it was, nothing may be there any more that could end the old connection."""
+    rig = make_rig(1)
+    (node,) = rig.nodes
+    client = subscriber(rig, "SUBSCRIBE news", "SSUBSCRIBE {f}")
+    before = link_of(node)
+    rig.refresh()
+    rig.run()
+    assert link_of(node) is before
+    info = node.info()
+    elsewhere = NodeInfo(info.id, "localhost", info.port, True, False, frozenset({("localhost", info.port)}))
+    rig.refresh(topology=Topology({info.id: elsewhere}, [(0, 16383, info.id)], {}, "test"))
+    rig.run()
+    assert link_of(node) is not before
+    assert gaps(rig) == 2
     publish(rig, "news", "1")
     assert client.replies == [[b"message", b"news", b"1"]]
 
