@@ -90,7 +90,8 @@ class Identities:
             if refusal != _ACCEPTED:
                 self._plane.login_judged(login, None, refusal)
                 return
-            self._plane.login_judged(login, self._grant(given.user or DEFAULT, given.password), b"")
+            user = DEFAULT if given.user is None else given.user  # b"" is a user like any other (7.0.15)
+            self._plane.login_judged(login, self._grant(user, given.password), b"")
 
     async def _refusal(self, login: list[bytes]) -> bytes:
         """The frame with which a node refuses it; _ACCEPTED when it does not; b"" when none can be asked."""

@@ -182,3 +182,18 @@ async def test_credentials_may_be_forgotten_while_the_cluster_is_asked_about_the
                 await until(lambda before=before: node.connections > before, within=5)  # type: ignore[misc]
                 asking.cancel_scope.cancel()
     plane.close()
+
+
+async def test_a_user_whose_name_is_empty_is_not_the_default_user(nursery: trio.Nursery) -> None:
+    """The cluster may have such a user, and it would work on the other's connections."""
+    node = TalkingNode()
+    address = await node.start(nursery)
+    dials = Forgetful()
+    plane = plane_of(dials)
+    plane.apply(at(address), 0)
+    identities = identities_of(plane, address)
+    with trio.fail_after(5):
+        clients = [await log_in(dials, plane, identities, *words) for words in (["pw"], ["default", "pw"], ["", "pw"])]
+    assert [client.grant.account.name for client in clients] == [b"default", b"default", b""]
+    assert clients[0].pool is clients[1].pool and clients[0].pool is not clients[2].pool
+    plane.close()
