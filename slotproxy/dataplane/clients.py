@@ -233,8 +233,8 @@ class Client(Turns):
         return request
 
     def is_slow(self) -> bool:
-        """Whether what it has not taken is more than it may leave lying."""
-        return self.unsent() > self._max_output
+        """Whether what it has not taken is more than it may leave lying; what it was not offered yet says nothing."""
+        return self._rest is not None and self.unsent() > self._max_output
 
     def on_drained(self) -> None:
         self.plane.counters.client_bytes_out += self.sent

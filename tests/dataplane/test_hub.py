@@ -205,6 +205,16 @@ def test_a_slow_subscriber_is_cut_off_and_no_other(make_rig: MakeRig) -> None:
     assert publish(rig, "x", "1") == 1
 
 
+def test_who_reads_is_not_cut_off_by_how_much_comes_at_once(make_rig: MakeRig) -> None:
+    rig = make_rig(max_output=1000)
+    client = subscriber(rig, "SUBSCRIBE x")
+    publish(rig, "x", "." * 5000)
+    for _ in range(30):
+        scripted_pubsub.tell(home_of(rig, "x"), b"x", b"." * 100)
+    rig.run()
+    assert len(client.replies) == 31 and not client.closed
+
+
 def test_a_message_may_close_the_client_that_it_is_for(make_rig: MakeRig) -> None:
     """And those behind it in the list get theirs."""
     rig = make_rig(max_output=1000)
