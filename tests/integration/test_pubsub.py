@@ -19,6 +19,7 @@ from slotproxy.demo.servers import server_version
 from tests.conftest import ClusterFactory, ProxyFactory
 from tests.integration.audience import Audience
 from tests.integration.load import Ride, shuttle, tags_of
+from tests.integration.relay import relay_to
 from tests.integration.stages import fail_over
 from tests.integration.wire import dial, witness
 
@@ -145,6 +146,22 @@ async def test_all_primaries_tell_of_their_keys(cluster: EmbeddedCluster, proxy:
             await shuttle(cluster, [Ride(slot, first, added)], 1)
             await writer.command("SET", f"{{{tags[0]}}}", "2")
             assert await client.receive() == [b"message", b"__keyevent@0__:set", b"{%b}" % tags[0].encode()]
+
+
+async def test_a_node_that_is_gone_without_a_word_is_found_out(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
+    """A machine that lost its power, a firewall that forgot the connection: nothing is ever sent on it."""
+    async with relay_to(cluster.nodes[0]) as relay:
+        front = await proxy(*relay.flags())
+        async with await connect("127.0.0.1", front.port) as client:
+            await client.command("SUBSCRIBE", "__keyevent@0__:set")
+            await trio.sleep(0.5)  # what the kernels still acknowledge is out: an answer to it would tell the proxy
+            try:
+                for pair in relay.pairs:
+                    if not pair.ended:
+                        pair.vanish()
+            except PermissionError:
+                pytest.skip("closing a connection in silence takes root")
+            await count_reaches(front, 1)
 
 
 async def test_who_does_not_read_is_cut_off(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
