@@ -8,7 +8,8 @@ subscribe, hand each message to the topic's subscribers, and subscribe again whe
     what means `__keyspace@…` and so    at every primary, for each tells of its own keys only; from others than the home
                                         only such messages are taken
     shard channels                      at the owner of their slot. Where the slot has moved away the former owner's
-                                        subscription is left to end by itself: no message is published at both
+                                        subscription is left to end by itself: no message is published at both. Not
+                                        where that is a replica by now: it is sent all that its primary publishes
 
 Invariants: a client gets messages of a topic from its confirmation on, which comes when the node has confirmed, and
 none behind its unsubscription. Whenever a topic that clients had was not subscribed for a while, each of them counts as
@@ -60,6 +61,7 @@ class Topic:
         self.feeds: list[Feed] = []
         self.whole: bool = False  # it has been subscribed wherever it has to be since the last gap
         self.named: Node | None = None  # a MOVED named this node, and the map has not changed since
+        self.ended_by: Node | None = None  # the last node that has ended its subscription unasked
         self.tried: list[Node] = []  # nodes that have refused it since it last waited
 
     def is_confirmed(self) -> bool:
@@ -139,7 +141,7 @@ class Hub(Timer):
                         wanted.append(feed)
         before = topic.feeds
         if topic.kind is SHARDS:
-            wanted += [feed for feed in before if feed not in wanted and feed.has_confirmed(topic)]
+            wanted += [feed for feed in before if feed not in wanted and _may_stay(topic, feed)]
         topic.feeds = wanted
         for feed in before:
             if feed not in wanted:
@@ -287,6 +289,7 @@ class Hub(Timer):
 
     def taken_away(self, feed: Feed, topic: Topic) -> None:
         """A node has ended a shard channel's subscription by itself: it does not own the slot any more."""
+        topic.ended_by = feed.node
         belongs = topic.feeds[0] if topic.feeds else None
         topic.feeds = [one for one in topic.feeds if one is not feed]
         if feed is belongs:  # whoever is asked says where the slot is
@@ -400,3 +403,8 @@ class Hub(Timer):
         if kind is CHANNELS:
             topics += [topic for name, topic in self._topics[PATTERNS.index].items() if matches(name, channel)]
         return topics
+
+
+def _may_stay(topic: Topic, feed: Feed) -> bool:
+    """Whether a former owner's subscription may end by itself. What a node accepts again it may accept as a replica."""
+    return feed.has_confirmed(topic) and feed.node.info.primary and feed.node is not topic.ended_by

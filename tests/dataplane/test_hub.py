@@ -10,7 +10,7 @@ import pytest
 from slotproxy.cluster.topology import NodeInfo, Topology
 from slotproxy.protocol.pubsub import PATTERNS
 from tests import scripted_pubsub
-from tests.dataplane.asking import do, replica_of, send_at_once, take_over
+from tests.dataplane.asking import do, replica_of, rig_with_replica, send_at_once, take_over
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
 from tests.dataplane.test_lanes import without
@@ -461,6 +461,29 @@ def test_when_a_slot_moves_its_shard_channels_follow(make_rig: MakeRig, knows: s
     client.send("SUNSUBSCRIBE", "{f}")
     rig.run()
     assert shard_channels(rig) == [[], []]
+
+
+@pytest.mark.parametrize("knows", ["the refresh", "MOVED"])
+def test_a_former_owner_that_replicates_the_new_one_tells_nothing_twice(make_rig: MakeRig, knows: str) -> None:
+    """A demoted primary ends shard channels, takes them as a replica, and is sent all that its primary publishes."""
+    rig = rig_with_replica(make_rig)
+    a, _, c = rig.nodes
+    client = subscriber(rig, "SSUBSCRIBE {f}", protocol=3)
+    c.owners[F] = c
+    scripted_pubsub.take_away(a, lambda name: True)
+    rig.run()
+    assert shard_channels(rig) == [["S {f}"], [], []]  # nobody has said yet who the owner is
+    if knows == "the refresh":
+        take_over(rig)
+    else:
+        a.answer("GET", error(f"MOVED {F} {c.address}"))
+        do(rig, "GET", "{f}")
+    rig.run()
+    for node in (c, a):
+        scripted_pubsub.tell(node, b"{f}", b"1", sharded=True)
+    rig.run()
+    assert client.replies == [[b"smessage", b"{f}", b"1"]]
+    assert shard_channels(rig) == [[], [], ["S {f}"]]
 
 
 def test_two_nodes_that_point_at_each_other_are_asked_now_and_then(make_rig: MakeRig) -> None:

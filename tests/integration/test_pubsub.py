@@ -11,7 +11,7 @@ import redis
 import trio
 
 from slotproxy.demo.cluster import EmbeddedCluster
-from slotproxy.demo.connection import ErrorReply, connect, pack
+from slotproxy.demo.connection import Connection, ErrorReply, connect, pack
 from slotproxy.demo.node import Node
 from slotproxy.demo.polling import until
 from slotproxy.demo.proxy import ProxyProcess
@@ -121,6 +121,37 @@ async def test_shard_channels_follow_their_slot(cluster: EmbeddedCluster, proxy:
         assert len(audience.gaps()) <= 6 * 20
         # The node that is left may still count the proxy when that is confirmed at the other.
         assert 20 in audience.counts and audience.counts <= {0, 1, 20, 21}
+
+
+@pytest.mark.extended
+async def test_shard_channels_whose_node_is_failed_over_have_no_message_twice(
+    make_cluster: ClusterFactory, proxy: ProxyFactory
+) -> None:
+    """The demoted node takes the subscription again, as a replica, and is sent all that its primary publishes."""
+    cluster = await make_cluster(replicas=1)
+    needs_shard_channels(cluster)
+    front = await proxy("--refresh-interval", "0.3", cluster=cluster)
+    home = (await cluster.primaries())[0]
+    ((tag, _),) = (await tags_of(cluster, home, 1)).items()
+    got: list[int] = []
+
+    async def listen(client: Connection) -> None:
+        while True:
+            got.append(int((await client.receive())[2]))
+
+    async with await front.connect() as client, await front.connect() as publisher, trio.open_nursery() as nursery:
+        await client.command("SSUBSCRIBE", f"{{{tag}}}")
+        nursery.start_soon(listen, client)
+        for turn in range(3):
+            for number in range(200):
+                await publisher.command("SPUBLISH", f"{{{tag}}}", str(1000 * turn + number))
+                await trio.sleep(0.002)
+            if turn < 2:
+                home = await fail_over(cluster, home)
+        await until(lambda: 2199 in got, within=WITHIN)
+        nursery.cancel_scope.cancel()
+    assert got == sorted(set(got))
+    assert 600 - len(got) <= await counted(front)
 
 
 async def test_all_primaries_tell_of_their_keys(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
