@@ -21,7 +21,7 @@ from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.replies import ReplyScanner
 
 _RECEIVE: int = 65_536
-#: Who has subscribed, or blocks, sends nothing: only the kernel finds out, in 20 s, that the node is gone without a word.
+#: Who has subscribed or blocks sends nothing: only the kernel finds out that the node is gone without a word, in 20 s.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
