@@ -21,6 +21,13 @@ from slotproxy.protocol.frames import ProtocolError
 from slotproxy.protocol.replies import ReplyScanner
 
 _RECEIVE: int = 65_536
+#: Who has subscribed or blocks sends nothing: only the kernel finds out that the node is gone without a word, in 20 s.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 
 class ErrorReply(Exception):
@@ -168,7 +175,8 @@ async def connect(address: Address, credentials: Credentials) -> NodeConnection:
             raise NodeUnavailable(_reason(problem)) from problem
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for level, option, value in _KEEPALIVE:
+                sock.setsockopt(level, option, value)
             await sock.connect(target)
         except OSError as problem:
             sock.close()

@@ -90,7 +90,8 @@ class Identities:
             if refusal != _ACCEPTED:
                 self._plane.login_judged(login, None, refusal)
                 return
-            self._plane.login_judged(login, self._grant(given.user or DEFAULT, given.password), b"")
+            user = DEFAULT if given.user is None else given.user  # b"" is a user like any other (7.0.15)
+            self._plane.login_judged(login, self._grant(user, given.password), b"")
 
     async def _refusal(self, login: list[bytes]) -> bytes:
         """The frame with which a node refuses it; _ACCEPTED when it does not; b"" when none can be asked."""
@@ -132,12 +133,13 @@ class Identities:
 
     async def _look(self) -> bool:
         """One round. Whether any node has answered."""
-        grants = [grant for grant in self._secrets if self._secrets[grant].password is not None]
+        known = [(grant, secret.password) for grant, secret in self._secrets.items() if secret.password is not None]
+        grants = [grant for grant, _ in known]
+        logins = [("AUTH", grant.account.name, password) for grant, password in known]  # some may be forgotten soon
         answers: list[tuple[Address, list[object]]] = []
         limiter = trio.CapacityLimiter(_AT_ONCE)
 
         async def ask(address: Address) -> None:
-            logins = [("AUTH", grant.account.name, self._secrets[grant].password or b"") for grant in grants]
             async with limiter:
                 try:
                     with trio.fail_after(_ANSWER):

@@ -43,6 +43,7 @@ class Feed(NodeStream):
         self.topics: Final[dict[Topic, Told]] = {}
         self.failed: bool = False  # connecting it has failed, and it is not connected
         self.idle_since: float = reactor.now  # when it had no topic any more
+        self._address: tuple[str, int] = ("", 0)  # to which it is connected
         self._hub: Final = hub
         self._told: deque[Told] = deque()  # and not answered to the end
 
@@ -123,8 +124,13 @@ class Feed(NodeStream):
             del self.topics[gone]
             self._hub.taken_away(self, gone)
 
+    def is_elsewhere(self) -> bool:
+        """Whether it is connected to an address that its node had before: nothing may come from there any more."""
+        return self.ready and self._address != (self.node.info.host, self.node.info.port)
+
     def on_attached(self) -> None:
         self.failed = False
+        self._address = (self.node.info.host, self.node.info.port)
         self._told.clear()
         for kind in KINDS:
             for topic in [topic for topic in self.topics if topic.kind is kind]:

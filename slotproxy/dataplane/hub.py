@@ -8,7 +8,8 @@ subscribe, hand each message to the topic's subscribers, and subscribe again whe
     what means `__keyspace@…` and so    at every primary, for each tells of its own keys only; from others than the home
                                         only such messages are taken
     shard channels                      at the owner of their slot. Where the slot has moved away the former owner's
-                                        subscription is left to end by itself: no message is published at both
+                                        subscription is left to end by itself: no message is published at both. Not
+                                        where that is a replica by now: it is sent all that its primary publishes
 
 Invariants: a client gets messages of a topic from its confirmation on, which comes when the node has confirmed, and
 none behind its unsubscription. Whenever a topic that clients had was not subscribed for a while, each of them counts as
@@ -19,6 +20,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from slotproxy.dataplane.feeds import Feed
+from slotproxy.dataplane.lanes import LEFT, READDRESSED
 from slotproxy.dataplane.nodestreams import Identity, StreamKey
 from slotproxy.dataplane.reactor import Timer
 from slotproxy.protocol.pubsub import (
@@ -55,10 +57,11 @@ class Topic:
         self.slot: Final = int(key_slot(name)) if kind is SHARDS else -1
         self.everywhere: Final = is_everywhere(kind, name)
         self.subscribers: Final[dict[Client, None]] = {}
-        self.waiting: Final[dict[Subscribe, None]] = {}  # who subscribes, and has not been confirmed
+        self.waiting: Final[dict[Subscribe, None]] = {}  # who subscribes, until all that it wants is confirmed
         self.feeds: list[Feed] = []
         self.whole: bool = False  # it has been subscribed wherever it has to be since the last gap
         self.named: Node | None = None  # a MOVED named this node, and the map has not changed since
+        self.ended_by: Node | None = None  # the last node that has ended its subscription unasked
         self.tried: list[Node] = []  # nodes that have refused it since it last waited
 
     def is_confirmed(self) -> bool:
@@ -138,7 +141,7 @@ class Hub(Timer):
                         wanted.append(feed)
         before = topic.feeds
         if topic.kind is SHARDS:
-            wanted += [feed for feed in before if feed not in wanted and feed.has_confirmed(topic)]
+            wanted += [feed for feed in before if feed not in wanted and _may_stay(topic, feed)]
         topic.feeds = wanted
         for feed in before:
             if feed not in wanted:
@@ -186,7 +189,9 @@ class Hub(Timer):
             return
         for feed in list(self._feeds.values()):
             if feed.node.left:
-                self._drop(feed, "the node left the cluster")
+                self._drop(feed, LEFT)
+            elif feed.is_elsewhere():
+                feed.on_lost(READDRESSED)
         for topics in self._topics:
             for topic in topics.values():
                 self._move(topic)
@@ -205,6 +210,7 @@ class Hub(Timer):
         self._place(topic)
         if any([feed not in before and not feed.has_confirmed(topic) for feed in topic.feeds]):
             self._note_gap(topic)
+        self._tell_waiting(topic)  # what was missing may have been a node that is not asked any more
 
     def _drop(self, feed: Feed, why: str) -> None:
         """No more of this feed: its topics are elsewhere, or will be."""
@@ -246,9 +252,7 @@ class Hub(Timer):
     def _tell_waiting(self, topic: Topic) -> None:
         if topic.is_confirmed():
             topic.whole = True
-            waiting = list(topic.waiting)
-            topic.waiting.clear()
-            for subscribe in waiting:
+            for subscribe in list(topic.waiting):
                 subscribe.confirmed(topic)
 
     def refused(self, feed: Feed, topic: Topic, reply: bytes) -> None:
@@ -279,6 +283,7 @@ class Hub(Timer):
 
     def taken_away(self, feed: Feed, topic: Topic) -> None:
         """A node has ended a shard channel's subscription by itself: it does not own the slot any more."""
+        topic.ended_by = feed.node
         belongs = topic.feeds[0] if topic.feeds else None
         topic.feeds = [one for one in topic.feeds if one is not feed]
         if feed is belongs:  # whoever is asked says where the slot is
@@ -304,6 +309,7 @@ class Hub(Timer):
     def _elsewhere(self, feed: Feed) -> None:
         """Topics that need not be at this node go to others; those that are nowhere else are waited for here."""
         for topic in list(feed.topics):
+            topic.named = None  # what a MOVED said of a node that is lost is worth nothing
             self._place(topic)
             self._tell_waiting(topic)
         self._look_soon(_IDLE)
@@ -392,3 +398,8 @@ class Hub(Timer):
         if kind is CHANNELS:
             topics += [topic for name, topic in self._topics[PATTERNS.index].items() if matches(name, channel)]
         return topics
+
+
+def _may_stay(topic: Topic, feed: Feed) -> bool:
+    """Whether a former owner's subscription may end by itself. What a node accepts again it may accept as a replica."""
+    return feed.has_confirmed(topic) and feed.node.info.primary and feed.node is not topic.ended_by

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
 LEFT: Final = "the node left the cluster"
-_READDRESSED: Final = "the node has another address now"
+READDRESSED: Final = "the node has another address now"
 
 
 class Lane(NodeStream):
@@ -167,9 +167,9 @@ class Lane(NodeStream):
         """The node has another address: connect anew, when everything sent has been answered on the old connection."""
         if self.transport is not None:
             self.ready = False
-            self.why = _READDRESSED
+            self.why = READDRESSED
             if self.fifo.size == 0:
-                self.close(_READDRESSED)
+                self.close(READDRESSED)
 
 
 class Node:

@@ -82,7 +82,7 @@ class Subscribe(Solitary):
         self._hub: Final = plane.hub_of(client.pool.identity)
         self._owner: Final = Request(client, called, 0, b"", plane.reactor.now)
         self._wanted: Final[dict[bytes, Topic]] = {}
-        self._missing: int = 0
+        self._missing: dict[Topic, None] = {}  # not confirmed yet
         self._over: bool = False
 
     def start(self) -> None:
@@ -91,21 +91,24 @@ class Subscribe(Solitary):
         have = client.subscriptions
         for name in self._names:
             if name not in self._wanted and not (have is not None and have.has(self._kind, name)):
-                topic = self._wanted[name] = self._hub.want(self._kind, name, self)
-                if topic.is_confirmed():
-                    topic.waiting.pop(self, None)
-                else:
-                    self._missing += 1
-        if self._missing == 0:
-            self._finish()
-        else:
+                self._wanted[name] = self._hub.want(self._kind, name, self)
+        if not self._look():
             self._plane.reactor.call_at(self._plane.reactor.now + self._plane.router.order.park_timeout, self)
 
     def confirmed(self, topic: "Topic") -> None:
         """One of the topics is subscribed wherever it has to be."""
-        self._missing -= 1
-        if self._missing == 0:
+        self._missing.pop(topic, None)
+        if not self._missing:
+            self._look()
+
+    def _look(self) -> bool:
+        """Whether all topics are confirmed now: those that were may have been lost again. Then it is over."""
+        for topic in self._wanted.values():
+            if not topic.is_confirmed():
+                self._missing[topic] = None
+        if not self._missing:
             self._finish()
+        return not self._missing
 
     def refused(self, reply: bytes) -> None:
         """A node has refused one of the topics."""
@@ -114,7 +117,7 @@ class Subscribe(Solitary):
     def fire(self) -> None:
         """They have not been confirmed in time."""
         self._plane.counters.parked_expired += 1
-        waiting = [topic for topic in self._wanted.values() if self in topic.waiting]
+        waiting = list(self._missing)
         why = waiting[0].feeds[0].why if waiting and waiting[0].feeds else "no node is known for it"
         self._fail(errors.not_subscribed(self._kind.subscribe, self._plane.router.order.park_timeout, why))
 
@@ -144,6 +147,7 @@ class Subscribe(Solitary):
         for name in self._names:
             topic = self._wanted.get(name)
             if topic is not None:
+                topic.waiting.pop(self, None)
                 have.add(self._hub, topic, client)
             frames.append(confirmation(client.protocol, self._kind.subscribe, name, have.counted(self._kind)))
         client.confine()

@@ -195,7 +195,8 @@ class Turns(ReplyWriter):
         if self.unsent() == 0:
             self._pushed = 0
         self._pushed += len(frame)
-        if self._pushed > self._max_output and self.unsent() > self._max_output:
+        # Only what a full socket has left behind says that the client does not read.
+        if self._rest is not None and self._pushed > self._max_output and self.unsent() > self._max_output:
             self.plane.counters.clients_cut_off += 1
             self.close()
             return

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import socket
+from contextlib import closing
 
 import hiredis
 import pytest
@@ -46,13 +49,14 @@ class TalkingNode:
     async def _serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
         reader = hiredis.Reader()
-        async for data in stream:
-            reader.feed(bytes(data))
-            while (words := reader.gets()) is not False:
-                self.heard.append(words)
-                self.asked.set()
-                await self.answering.wait()
-                await stream.send_all(self.replies.get(words[0], b"+OK\r\n"))
+        with contextlib.suppress(trio.BrokenResourceError):  # who asked may leave without reading
+            async for data in stream:
+                reader.feed(bytes(data))
+                while (words := reader.gets()) is not False:
+                    self.heard.append(words)
+                    self.asked.set()
+                    await self.answering.wait()
+                    await stream.send_all(self.replies.get(words[0], b"+OK\r\n"))
 
 
 class Dials:
@@ -104,6 +108,18 @@ async def test_a_node_whose_view_cannot_be_read_confirms_nothing_and_ends_nothin
 async def test_a_name_that_cannot_be_one_is_a_node_that_cannot_be_reached(host: str) -> None:
     with pytest.raises(NodeUnavailable, match="cannot resolve"):
         await connect((host, 6379), Credentials())
+
+
+async def test_a_connection_on_which_nothing_is_said_is_looked_after_by_the_kernel(nursery: trio.Nursery) -> None:
+    """Subscriptions and blocked commands wait for what the node says; the system's own patience is two hours."""
+    node = TalkingNode()
+    with closing((await connect(await node.start(nursery), Credentials())).detach()) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, gap, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+    assert idle + gap * count <= 30
 
 
 async def test_a_node_that_gets_another_address_while_it_is_dialled_is_dialled_there(nursery: trio.Nursery) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import hiredis
 import pytest
 
+from slotproxy.cluster.topology import NodeInfo, Topology
 from slotproxy.protocol.pubsub import PATTERNS
 from tests import scripted_pubsub
-from tests.dataplane.asking import do, replica_of, send_at_once, take_over
+from tests.dataplane.asking import do, replica_of, rig_with_replica, send_at_once, take_over
 from tests.dataplane.conftest import MakeRig
 from tests.dataplane.rig import Rig, ScriptedClient
 from tests.dataplane.test_lanes import without
@@ -116,6 +117,44 @@ def test_another_client_waits_for_the_same_confirmation(make_rig: MakeRig) -> No
     assert publish(rig, "x", "1") == 1
 
 
+def test_what_one_gives_up_while_another_subscribes_to_it_stays_subscribed(make_rig: MakeRig) -> None:
+    """The other one waits for a second channel, and would never hear of the first."""
+    rig = make_rig(3)
+    first = subscriber(rig, "SUBSCRIBE x")
+    second = rig.client()
+    for node in rig.nodes:
+        node.stopped = True
+    second.send("SUBSCRIBE", "x", "y")
+    rig.run()
+    first.send("UNSUBSCRIBE", "x")
+    rig.run()
+    for node in rig.nodes:
+        node.stopped = False
+    rig.run()
+    publish(rig, "x", "1")
+    assert second.replies == [[b"subscribe", b"x", 1], [b"subscribe", b"y", 2], [b"message", b"x", b"1"]]
+    second.vanish()
+    rig.run()
+    assert not [name for node in rig.nodes for name in subscribed(node)]
+
+
+def test_what_is_lost_again_before_all_is_confirmed_is_waited_for(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    a, b = rig.nodes
+    b.stopped = True
+    client = rig.client()
+    client.send("SSUBSCRIBE", "{f}", "{a}")
+    rig.run()
+    rig.dialling = False
+    lost(rig, a)
+    b.stopped = False
+    rig.run()
+    assert client.replies == [] and subscribed(b) == ["S {a}"]
+    rig.dialling = True
+    rig.run()
+    assert client.replies == [[b"ssubscribe", b"{f}", 1], [b"ssubscribe", b"{a}", 2]]
+
+
 def test_what_nobody_wants_is_unsubscribed(make_rig: MakeRig) -> None:
     rig = make_rig()
     first = subscriber(rig, "SUBSCRIBE x y", "PSUBSCRIBE p*", "SSUBSCRIBE s")
@@ -164,6 +203,16 @@ def test_a_slow_subscriber_is_cut_off_and_no_other(make_rig: MakeRig) -> None:
     assert slow.closed or len(rig.plane.clients) == 1
     assert int(rig.plane.counters.clients_cut_off) == 1
     assert publish(rig, "x", "1") == 1
+
+
+def test_who_reads_is_not_cut_off_by_how_much_comes_at_once(make_rig: MakeRig) -> None:
+    rig = make_rig(max_output=1000)
+    client = subscriber(rig, "SUBSCRIBE x")
+    publish(rig, "x", "." * 5000)
+    for _ in range(30):
+        scripted_pubsub.tell(home_of(rig, "x"), b"x", b"." * 100)
+    rig.run()
+    assert len(client.replies) == 31 and not client.closed
 
 
 def test_a_message_may_close_the_client_that_it_is_for(make_rig: MakeRig) -> None:
@@ -238,6 +287,19 @@ def test_a_node_that_cannot_be_reached_holds_up_no_subscription_to_keys(make_rig
     assert all(subscribed(node) for node in rig.nodes)
 
 
+def test_a_node_that_leaves_holds_up_no_subscription_to_keys(make_rig: MakeRig) -> None:
+    rig = make_rig(3)
+    silent = rig.nodes[2]
+    silent.stopped = True
+    client = rig.client()
+    client.send("SUBSCRIBE", "__keyevent@0__:set")
+    rig.run()
+    assert client.replies == []
+    rig.refresh(topology=without(rig, silent.name, "A"))
+    rig.run()
+    assert client.replies == [[b"subscribe", b"__keyevent@0__:set", 1]]
+
+
 # Nodes that are lost
 
 
@@ -280,6 +342,25 @@ def test_a_node_that_leaves_the_cluster_has_no_subscriptions(make_rig: MakeRig) 
     rig.run()
     assert not subscribed(left)
     assert gaps(rig) == 1
+    publish(rig, "news", "1")
+    assert client.replies == [[b"message", b"news", b"1"]]
+
+
+def test_a_node_with_another_address_is_connected_anew(make_rig: MakeRig) -> None:
+    """Where it was, nothing may be there any more that could end the old connection."""
+    rig = make_rig(1)
+    (node,) = rig.nodes
+    client = subscriber(rig, "SUBSCRIBE news", "SSUBSCRIBE {f}")
+    before = link_of(node)
+    rig.refresh()
+    rig.run()
+    assert link_of(node) is before
+    info = node.info()
+    elsewhere = NodeInfo(info.id, "localhost", info.port, True, False, frozenset({("localhost", info.port)}))
+    rig.refresh(topology=Topology({info.id: elsewhere}, [(0, 16383, info.id)], {}, "test"))
+    rig.run()
+    assert link_of(node) is not before
+    assert gaps(rig) == 2
     publish(rig, "news", "1")
     assert client.replies == [[b"message", b"news", b"1"]]
 
@@ -380,6 +461,29 @@ def test_when_a_slot_moves_its_shard_channels_follow(make_rig: MakeRig, knows: s
     client.send("SUNSUBSCRIBE", "{f}")
     rig.run()
     assert shard_channels(rig) == [[], []]
+
+
+@pytest.mark.parametrize("knows", ["the refresh", "MOVED"])
+def test_a_former_owner_that_replicates_the_new_one_tells_nothing_twice(make_rig: MakeRig, knows: str) -> None:
+    """A demoted primary ends shard channels, takes them as a replica, and is sent all that its primary publishes."""
+    rig = rig_with_replica(make_rig)
+    a, _, c = rig.nodes
+    client = subscriber(rig, "SSUBSCRIBE {f}", protocol=3)
+    c.owners[F] = c
+    scripted_pubsub.take_away(a, lambda name: True)
+    rig.run()
+    assert shard_channels(rig) == [["S {f}"], [], []]  # nobody has said yet who the owner is
+    if knows == "the refresh":
+        take_over(rig)
+    else:
+        a.answer("GET", error(f"MOVED {F} {c.address}"))
+        do(rig, "GET", "{f}")
+    rig.run()
+    for node in (c, a):
+        scripted_pubsub.tell(node, b"{f}", b"1", sharded=True)
+    rig.run()
+    assert client.replies == [[b"smessage", b"{f}", b"1"]]
+    assert shard_channels(rig) == [[], [], ["S {f}"]]
 
 
 def test_two_nodes_that_point_at_each_other_are_asked_now_and_then(make_rig: MakeRig) -> None:

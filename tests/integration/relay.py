@@ -20,6 +20,7 @@ from slotproxy.demo.node import Node
 
 HOST = "127.0.0.1"
 _RECEIVE = 65_536
+_TCP_REPAIR = 19  # linux/tcp.h: a socket that is closed in this mode sends nothing
 
 
 class Pair:
@@ -80,6 +81,12 @@ class Pair:
             return
         self.cut = True
         self.proxy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.proxy.socket.close()
+
+    def vanish(self) -> None:
+        """The proxy's connection is gone, and nobody tells the proxy. Raises PermissionError where root is needed."""
+        self.proxy.socket.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+        self.cut = True
         self.proxy.socket.close()
 
 

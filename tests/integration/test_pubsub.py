@@ -11,7 +11,7 @@ import redis
 import trio
 
 from slotproxy.demo.cluster import EmbeddedCluster
-from slotproxy.demo.connection import ErrorReply, connect, pack
+from slotproxy.demo.connection import Connection, ErrorReply, connect, pack
 from slotproxy.demo.node import Node
 from slotproxy.demo.polling import until
 from slotproxy.demo.proxy import ProxyProcess
@@ -19,6 +19,7 @@ from slotproxy.demo.servers import server_version
 from tests.conftest import ClusterFactory, ProxyFactory
 from tests.integration.audience import Audience
 from tests.integration.load import Ride, shuttle, tags_of
+from tests.integration.relay import relay_to
 from tests.integration.stages import fail_over
 from tests.integration.wire import dial, witness
 
@@ -122,6 +123,37 @@ async def test_shard_channels_follow_their_slot(cluster: EmbeddedCluster, proxy:
         assert 20 in audience.counts and audience.counts <= {0, 1, 20, 21}
 
 
+@pytest.mark.extended
+async def test_shard_channels_whose_node_is_failed_over_have_no_message_twice(
+    make_cluster: ClusterFactory, proxy: ProxyFactory
+) -> None:
+    """The demoted node takes the subscription again, as a replica, and is sent all that its primary publishes."""
+    cluster = await make_cluster(replicas=1)
+    needs_shard_channels(cluster)
+    front = await proxy("--refresh-interval", "0.3", cluster=cluster)
+    home = (await cluster.primaries())[0]
+    ((tag, _),) = (await tags_of(cluster, home, 1)).items()
+    got: list[int] = []
+
+    async def listen(client: Connection) -> None:
+        while True:
+            got.append(int((await client.receive())[2]))
+
+    async with await front.connect() as client, await front.connect() as publisher, trio.open_nursery() as nursery:
+        await client.command("SSUBSCRIBE", f"{{{tag}}}")
+        nursery.start_soon(listen, client)
+        for turn in range(3):
+            for number in range(200):
+                await publisher.command("SPUBLISH", f"{{{tag}}}", str(1000 * turn + number))
+                await trio.sleep(0.002)
+            if turn < 2:
+                home = await fail_over(cluster, home)
+        await until(lambda: 2199 in got, within=WITHIN)
+        nursery.cancel_scope.cancel()
+    assert got == sorted(set(got))
+    assert 600 - len(got) <= await counted(front)
+
+
 async def test_all_primaries_tell_of_their_keys(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
     """Also one that joins."""
     front = await proxy("--refresh-interval", "0.2")
@@ -145,6 +177,22 @@ async def test_all_primaries_tell_of_their_keys(cluster: EmbeddedCluster, proxy:
             await shuttle(cluster, [Ride(slot, first, added)], 1)
             await writer.command("SET", f"{{{tags[0]}}}", "2")
             assert await client.receive() == [b"message", b"__keyevent@0__:set", b"{%b}" % tags[0].encode()]
+
+
+async def test_a_node_that_is_gone_without_a_word_is_found_out(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
+    """A machine that lost its power, a firewall that forgot the connection: nothing is ever sent on it."""
+    async with relay_to(cluster.nodes[0]) as relay:
+        front = await proxy(*relay.flags())
+        async with await connect("127.0.0.1", front.port) as client:
+            await client.command("SUBSCRIBE", "__keyevent@0__:set")
+            await trio.sleep(0.5)  # what the kernels still acknowledge is out: an answer to it would tell the proxy
+            try:
+                for pair in relay.pairs:
+                    if not pair.ended:
+                        pair.vanish()
+            except PermissionError:
+                pytest.skip("closing a connection in silence takes root")
+            await count_reaches(front, 1)
 
 
 async def test_who_does_not_read_is_cut_off(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
