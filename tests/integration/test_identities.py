@@ -371,6 +371,7 @@ async def test_redis_py_with_a_user_and_a_password(
             await trio.to_thread.run_sync(wrong)
 
 
+@pytest.mark.extended  # ten seconds are ten seconds
 async def test_who_does_not_log_in_is_closed_and_makes_room(
     cluster: EmbeddedCluster, proxy: ProxyFactory, guard: Guard
 ) -> None:

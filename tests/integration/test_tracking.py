@@ -59,8 +59,17 @@ def keys_of(tags: list[str]) -> list[str]:
     return [f"{{{tag}}}:{name}" for tag in tags for name in "abc"]
 
 
-@pytest.mark.parametrize("moves", [False, True], ids=["at rest", "while slots move"])
-@pytest.mark.parametrize("mode", MODES, ids=[mode or "default" for mode in MODES])
+def runs() -> list[object]:
+    """Each mode at rest and while slots move; of the latter the extended tests have most."""
+    found: list[object] = []
+    for mode in MODES:
+        marks = () if mode in ("", "BCAST") else (pytest.mark.extended,)
+        found.append(pytest.param(mode, False, id=f"{mode or 'default'}-at rest"))
+        found.append(pytest.param(mode, True, id=f"{mode or 'default'}-while slots move", marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("mode", "moves"), runs())
 async def test_a_cache_is_never_stale_longer_than_a_round_trip(
     cluster: EmbeddedCluster, proxy: ProxyFactory, mode: str, moves: bool
 ) -> None:
@@ -80,8 +89,8 @@ async def test_a_cache_is_never_stale_longer_than_a_round_trip(
         assert all(cache.flushes == 0 for cache in caches)
 
 
-@pytest.mark.parametrize("protocol", [2, 3], ids=["RESP2", "RESP3"])
-@pytest.mark.parametrize("mode", ["", "BCAST"], ids=["default", "BCAST"])
+@pytest.mark.parametrize("protocol", [2, pytest.param(3, marks=pytest.mark.extended)], ids=["RESP2", "RESP3"])
+@pytest.mark.parametrize("mode", ["", pytest.param("BCAST", marks=pytest.mark.extended)], ids=["default", "BCAST"])
 async def test_redirected_invalidations_reach_the_other_connection_in_time(
     cluster: EmbeddedCluster, proxy: ProxyFactory, mode: str, protocol: int
 ) -> None:
