@@ -179,6 +179,7 @@ async def test_all_primaries_tell_of_their_keys(cluster: EmbeddedCluster, proxy:
             assert await client.receive() == [b"message", b"__keyevent@0__:set", b"{%b}" % tags[0].encode()]
 
 
+@pytest.mark.extended  # the kernel takes twenty seconds
 async def test_a_node_that_is_gone_without_a_word_is_found_out(cluster: EmbeddedCluster, proxy: ProxyFactory) -> None:
     """A machine that lost its power, a firewall that forgot the connection: nothing is ever sent on it."""
     async with relay_to(cluster.nodes[0]) as relay:
