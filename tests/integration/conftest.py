@@ -23,9 +23,11 @@ from tests.servers import standalone_server
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes failovers takes its time, and so does all once more: the extended tests have it."""
+    """What takes failovers takes its time, and so do many clients, and all once more: the extended tests have it."""
     for item in items:
         if any(word in item.name for word in ("failing over", "failed_over", "failed over", IN_RESP3)):
+            item.add_marker(pytest.mark.extended)
+        if "hundred_clients" in item.name and "resharding" in item.name:
             item.add_marker(pytest.mark.extended)
 
 

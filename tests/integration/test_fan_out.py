@@ -208,6 +208,7 @@ async def test_each_command_names_the_dead_node_and_those_that_did_it(
             assert sorted(done.split(", ")) == sorted(node.address for node in others), text
 
 
+@pytest.mark.extended
 async def test_a_replica_that_takes_over_answers_what_its_primary_was_asked(
     make_cluster: ClusterFactory, proxy: ProxyFactory, redis_server: str
 ) -> None:

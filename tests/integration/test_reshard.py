@@ -136,7 +136,7 @@ async def leave(cluster: EmbeddedCluster, rides: list[Ride], streams: list[Strea
     await answered(streams, WINDOW)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["incr", pytest.param("barriers", marks=pytest.mark.extended)])
 async def test_streams_keep_their_order_while_connections_to_nodes_are_killed(
     cluster: EmbeddedCluster, proxy: ProxyFactory, kind: str
 ) -> None:

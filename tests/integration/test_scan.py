@@ -137,6 +137,7 @@ async def test_walks_during_a_reshard_return_every_key_that_did_not_move(
         assert sum(key in wanted for key in found) == len(wanted), options
 
 
+@pytest.mark.extended
 async def test_a_failover_in_the_middle_of_a_walk_costs_no_key(
     make_cluster: ClusterFactory, proxy: ProxyFactory
 ) -> None:
