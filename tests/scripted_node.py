@@ -234,6 +234,7 @@ class ScriptedNode:
         self.importing: dict[int, ScriptedNode] = {}
         self.down = False  # cluster state: fail
         self.loading = False
+        self.replica = False  # to WAIT
         self.holding = False  # `serve` executes and keeps the replies
         self.stopped = False  # `serve` does nothing: a silent node
         self.links: list[NodeLink] = []
@@ -331,6 +332,8 @@ class ScriptedNode:
         if name == b"UNWATCH":
             link.memory.unwatch()
             return OK
+        if name == b"WAIT":
+            return error("ERR WAIT cannot be used with replica instances.") if self.replica else b":0\r\n"
         if name in scripted_pubsub.COMMANDS:
             return self._without_slot(name, words) or scripted_pubsub.run(link, name, words)
         if name == b"MONITOR":

@@ -5,7 +5,8 @@ topic is wanted at, and whose the messages are, is the hub's part.
 
 Invariants: each command names one topic and has a PING behind it, so an error belongs to the command at the head, and a
 push that nobody has asked for (a slot has moved away) is never taken for an answer. What a node has not confirmed since
-it was last told to subscribe is not subscribed there.
+it was last told to subscribe is not subscribed there. Shard channels have WAIT in the place of PING, and are confirmed
+with its answer: a node that has just become a replica would take them, too, and tell what its primary tells as well.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.nodestreams import NodeStream, StreamKey
 from slotproxy.dataplane.reactor import Reactor
-from slotproxy.protocol.pubsub import KINDS, SUBSCRIBING, UNSUBSCRIBING, Push, read_push
+from slotproxy.protocol.pubsub import KINDS, SHARDS, SUBSCRIBING, UNSUBSCRIBING, Push, read_push
 from slotproxy.protocol.replies import ReplyScanner
 from slotproxy.protocol.resp import command
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from slotproxy.dataplane.lanes import Node
 
 _PING: Final = command([b"PING"])
+#: Answered with an error by a replica, which also takes shard channels of its primary's slots (7.0.15).
+_AT_PRIMARY: Final = command([b"WAIT", b"0", b"0"])
+_IS_REPLICA: Final = b"-ERR WAIT cannot be used with replica"
+_WRONG_PLACE: Final = b"-READONLY it is a replica\r\n"
 
 
 class Told:
@@ -67,7 +72,8 @@ class Feed(NodeStream):
     def _tell(self, told: Told) -> None:
         topic = told.topic
         self._told.append(told)
-        data = command([topic.kind.subscribe if told.subscribes else topic.kind.unsubscribe, topic.name]) + _PING
+        behind = _AT_PRIMARY if told.subscribes and topic.kind is SHARDS else _PING
+        data = command([topic.kind.subscribe if told.subscribes else topic.kind.unsubscribe, topic.name]) + behind
         self.out.append(data)
         self.out_size += len(data)
         if not self.touched:
@@ -97,11 +103,21 @@ class Feed(NodeStream):
         told = self._told[0]
         if told.answered:
             self._told.popleft()
+            if told.subscribes and told.topic.kind is SHARDS and self.topics.get(told.topic) is told:
+                if frame.startswith(_IS_REPLICA):
+                    self.unsubscribe(told.topic)
+                    self._hub.refused(self, told.topic, _WRONG_PLACE)
+                else:
+                    self._confirm(told)
         elif frame[0] == 0x2D:
             told.answered = True
             if told.subscribes and self.topics.get(told.topic) is told:
                 del self.topics[told.topic]
                 self._hub.refused(self, told.topic, frame)
+
+    def _confirm(self, told: Told) -> None:
+        told.confirmed = True
+        self._hub.confirmed(told.topic)
 
     def _changed(self, push: Push) -> None:
         """A topic has been subscribed here, or is not any more; asked or not."""
@@ -115,14 +131,17 @@ class Feed(NodeStream):
             topic = told.topic
             if topic.kind is kind and topic.name == push.names[0]:
                 told.answered = True
-                if subscribes and self.topics.get(topic) is told:
-                    told.confirmed = True
-                    self._hub.confirmed(topic)
+                if subscribes and kind is not SHARDS and self.topics.get(topic) is told:
+                    self._confirm(told)
                 return
         gone = self._hub.find(kind, push.names[0])
-        if not subscribes and gone is not None and self.has_confirmed(gone):
+        ended = None if subscribes or gone is None else self.topics.get(gone)
+        if gone is not None and ended is not None and ended.answered:
             del self.topics[gone]
-            self._hub.taken_away(self, gone)
+            if ended.confirmed:
+                self._hub.taken_away(self, gone)
+            else:
+                self._hub.refused(self, gone, _WRONG_PLACE)
 
     def is_elsewhere(self) -> bool:
         """Whether it is connected to an address that its node had before: nothing may come from there any more."""

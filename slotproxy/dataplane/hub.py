@@ -228,7 +228,7 @@ class Hub(Timer):
         """A message: to all who have subscribed to its topic."""
         kind = PATTERNS if push.word == b"pmessage" else SHARDS if push.word == b"smessage" else CHANNELS
         topic = self._topics[kind.index].get(push.names[0])
-        if topic is None or feed not in topic.feeds:
+        if topic is None or feed not in topic.feeds or (kind is SHARDS and not feed.has_confirmed(topic)):
             return
         if topic.everywhere:
             # What clients publish comes from every node, what nodes tell of their own keys from the primaries.

@@ -544,3 +544,24 @@ def test_what_others_have_subscribed_counts_too(make_rig: MakeRig) -> None:
     subscriber(rig, "SUBSCRIBE news")
     assert publish(rig, "news", "1") == 3
     sock.close()
+
+
+def test_a_node_that_is_a_replica_by_now_is_not_where_a_shard_channel_belongs(make_rig: MakeRig) -> None:
+    """It takes the subscription, and would tell what its primary tells."""
+    rig = make_rig()
+    a, b = rig.nodes
+    client = subscriber(rig, "SSUBSCRIBE {f}", protocol=3)
+    a.replica = True
+    scripted_pubsub.take_away(a, lambda name: True)
+    rig.run()
+    assert gaps(rig) == 1
+    rig.advance(0.3, step=0.05)
+    scripted_pubsub.tell(a, b"{f}", b"as a replica", sharded=True)
+    rig.run()
+    assert client.replies == [] and gaps(rig) == 1
+    rig.cluster.own(F, b)
+    rig.refresh()
+    rig.advance(0.3, step=0.05)
+    assert shard_channels(rig) == [[], ["S {f}"]]
+    assert publish(rig, "{f}", "1", "SPUBLISH") == 1
+    assert client.replies == [[b"smessage", b"{f}", b"1"]] and gaps(rig) == 1
