@@ -103,7 +103,7 @@ async def stage(
         cluster_with_replicas.disconnect()
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["RESP2", "RESP3"])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.extended)], ids=["RESP2", "RESP3"])
 def sides(running_cluster: EmbeddedCluster, request: pytest.FixtureRequest) -> Iterator[Sides]:
     """A plain server, and the proxy before the session's cluster: `tests.integration.differential` compares them."""
     with _both(running_cluster, per_slot=False, protocol=request.param) as both:
