@@ -7,9 +7,10 @@ Invariants: the password is in no exception and no log. After any exception but 
 and closed. Waiting is the caller's to bound (cancel scopes).
 """
 
+import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -69,16 +70,9 @@ class NodeConnection:
         Raises NodeUnavailable.
         """
         data = b"".join(hiredis.pack_command(tuple(command)) for command in commands)  # type: ignore[arg-type]
-        try:
-            while data:
-                data = data[await self._socket.send(data) :]
+        with self._closing_if_broken():
+            await self._send(data)
             return [await self._reply() for _ in commands]
-        except OSError as problem:
-            self.close()
-            raise NodeUnavailable(_reason(problem)) from problem
-        except BaseException:
-            self.close()
-            raise
 
     async def command(self, *command: bytes | str | int) -> Any:
         """One command. Raises ErrorReply and NodeUnavailable."""
@@ -92,40 +86,20 @@ class NodeConnection:
 
         Returns "" when it is answered with one line, else the error that the node gives. Raises NodeUnavailable.
         """
-        request, line = hiredis.pack_command(tuple(command)), b""  # type: ignore[arg-type]
-        try:
-            while request:
-                request = request[await self._socket.send(request) :]
+        line = b""
+        with self._closing_if_broken():
+            await self._send(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
             while not line.endswith(b"\r\n"):
-                byte = await self._socket.recv(1)
-                if not byte:
-                    raise NodeUnavailable("connection closed by the node")
-                line += byte
-        except OSError as problem:
-            self.close()
-            raise NodeUnavailable(_reason(problem)) from problem
-        except BaseException:
-            self.close()
-            raise
+                line += await self._receive(1)
         return line[1:-2].decode("utf-8", "replace") if line.startswith(b"-") else ""
 
     async def exchange(self, request: bytes) -> bytes:
         """One request and its reply, both as raw frames. Raises NodeUnavailable."""
         scanner = ReplyScanner()
-        try:
-            while request:
-                request = request[await self._socket.send(request) :]
+        with self._closing_if_broken():
+            await self._send(request)
             while not scanner.scan():
-                data = await self._socket.recv(_RECEIVE)
-                if not data:
-                    raise NodeUnavailable("connection closed by the node")
-                scanner.feed(data)
-        except (OSError, ProtocolError) as problem:
-            self.close()
-            raise NodeUnavailable(_reason(problem) if isinstance(problem, OSError) else str(problem)) from problem
-        except BaseException:
-            self.close()
-            raise
+                scanner.feed(await self._receive(_RECEIVE))
         return scanner.buffer[scanner.start : scanner.end]
 
     async def _reply(self) -> Any:
@@ -133,10 +107,32 @@ class NodeConnection:
             reply = self._reader.gets()
             if reply is not False:  # RESP2 has no value that is False
                 return reply
-            data = await self._socket.recv(_RECEIVE)
-            if not data:
-                raise NodeUnavailable("connection closed by the node")
-            self._reader.feed(data)
+            self._reader.feed(await self._receive(_RECEIVE))
+
+    async def _send(self, data: bytes) -> None:
+        while data:
+            data = data[await self._socket.send(data) :]
+
+    async def _receive(self, size: int) -> bytes:
+        data: bytes = await self._socket.recv(size)
+        if not data:
+            raise NodeUnavailable("connection closed by the node")
+        return data
+
+    @contextlib.contextmanager
+    def _closing_if_broken(self) -> Iterator[None]:
+        """Whatever ends the block early ends the connection. What the wire or the node did is NodeUnavailable."""
+        try:
+            yield
+        except OSError as problem:
+            self.close()
+            raise NodeUnavailable(_reason(problem)) from problem
+        except ProtocolError as problem:
+            self.close()
+            raise NodeUnavailable(str(problem)) from problem
+        except BaseException:
+            self.close()
+            raise
 
     def detach(self) -> socket.socket:
         """Give the connected, non-blocking socket away."""

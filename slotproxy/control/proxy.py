@@ -356,7 +356,7 @@ class Proxy:
 
     def subscription_connections(self) -> int:
         """Connections to nodes for them."""
-        return self.plane.subscription_connections()
+        return self.plane.hubs.connections()
 
     def parked(self) -> int:
         """Requests waiting for their slot."""

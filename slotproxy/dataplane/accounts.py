@@ -211,7 +211,7 @@ class Accounts:
         if not account.ended:
             if account.clients() or self._without in account.grants:
                 return
-            if self._plane.is_subscribed(account.pool.identity):  # somebody who works as another user by now
+            if self._plane.hubs.has_subscribers(account.pool.identity):  # somebody who works as another user by now
                 self._plane.reactor.call_at(self._plane.reactor.now + _KEEP, account)
                 return
             for grant in account.grants[:]:
@@ -235,7 +235,7 @@ class Accounts:
         self._by_name.pop(account.name, None)
         if account.pool is not self._own:
             account.pool.retire()
-            self._plane.drop_hub(account.pool.identity)
+            self._plane.hubs.drop(account.pool.identity)
             self._plane.exclusives.forget_identity(account.pool.identity)
             reactor = self._plane.reactor
             reactor.call_at(reactor.now + _LOOK, account)

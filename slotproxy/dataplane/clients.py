@@ -111,8 +111,7 @@ class Client(Turns):
                     continue
                 buffer: bytes = scanner.buffer
                 command = table.get(buffer[scanner.name_start : scanner.name_end])
-                plain = command is not None and command.single_key and scanner.argc >= 2
-                if command is None or not plain or self.transaction is not None or self.confined:
+                if command is None or not command.single_key or scanner.argc < 2 or self.transaction is not None:
                     self.take_other(buffer[scanner.start : scanner.end])
                     continue
                 slot: i64 = slot_at(buffer, scanner.key_start, scanner.key_end)
@@ -257,8 +256,11 @@ class Client(Turns):
                 self._max_output = OUTPUT_BEFORE_LOGIN
 
     def _commands(self) -> CommandTable:
-        """Where the plain path looks for commands: nowhere while the client has not logged in."""
-        return self.plane.table if self.grant.account.enters else _NO_COMMANDS
+        """Where the plain path looks for commands: nowhere while the client may not say everything.
+
+        Looked up anew whenever something has run alone, as what confines a client does.
+        """
+        return self.plane.table if self.grant.account.enters and not self.confined else _NO_COMMANDS
 
     # Out
 

@@ -20,8 +20,9 @@ from slotproxy.protocol.replies import ReplyScanner
 from slotproxy.protocol.resp import command
 
 if TYPE_CHECKING:
-    from slotproxy.dataplane.hub import Hub, Topic
+    from slotproxy.dataplane.hub import Hub
     from slotproxy.dataplane.lanes import Node
+    from slotproxy.dataplane.topics import Topic
 
 _PING: Final = command([b"PING"])
 #: Answered with an error by a replica, which also takes shard channels of its primary's slots (7.0.15).

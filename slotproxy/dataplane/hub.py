@@ -23,6 +23,7 @@ from slotproxy.dataplane.feeds import Feed
 from slotproxy.dataplane.lanes import LEFT, READDRESSED
 from slotproxy.dataplane.nodestreams import Identity, StreamKey
 from slotproxy.dataplane.reactor import Timer
+from slotproxy.dataplane.topics import Topic
 from slotproxy.protocol.pubsub import (
     CHANNELS,
     KINDS,
@@ -31,12 +32,10 @@ from slotproxy.protocol.pubsub import (
     Kind,
     Push,
     as_array,
-    is_everywhere,
     is_node_local,
     matches,
 )
 from slotproxy.protocol.redirects import Refusal, parse_redirect, refusal_of
-from slotproxy.protocol.slots import key_slot
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
@@ -46,30 +45,6 @@ if TYPE_CHECKING:
 
 _AGAIN: Final = 0.1  # seconds after which a node that refused is asked again
 _IDLE: Final = 10.0  # seconds after which a connection without subscriptions is closed
-
-
-class Topic:
-    """Something that can be subscribed to. `feeds`: where it is, or is about to be; the first says where it belongs."""
-
-    def __init__(self, kind: Kind, name: bytes) -> None:
-        self.kind: Final = kind
-        self.name: Final = name
-        self.slot: Final = int(key_slot(name)) if kind is SHARDS else -1
-        self.everywhere: Final = is_everywhere(kind, name)
-        self.subscribers: Final[dict[Client, None]] = {}
-        self.waiting: Final[dict[Subscribe, None]] = {}  # who subscribes, until all that it wants is confirmed
-        self.feeds: list[Feed] = []
-        self.whole: bool = False  # it has been subscribed wherever it has to be since the last gap
-        self.named: Node | None = None  # a MOVED named this node, and the map has not changed since
-        self.ended_by: Node | None = None  # the last node that has ended its subscription unasked
-        self.tried: list[Node] = []  # nodes that have refused it since it last waited
-
-    def is_confirmed(self) -> bool:
-        """Whether it is subscribed wherever it has to be; of several nodes, those that can be reached."""
-        confirmed = [feed for feed in self.feeds if feed.has_confirmed(self)]
-        if not self.everywhere:
-            return len(self.feeds) > 0 and self.feeds[0] in confirmed
-        return len(confirmed) > 0 and all([feed.failed or feed in confirmed for feed in self.feeds])
 
 
 class Hub(Timer):
@@ -92,7 +67,7 @@ class Hub(Timer):
         topics = self._topics[kind.index]
         topic = topics.get(name)
         if topic is None:
-            topic = topics[name] = Topic(kind, name)
+            topic = topics[name] = Topic(self, kind, name)
             if kind is SHARDS:
                 self._by_slot.setdefault(topic.slot, {})[topic] = None
             self._place(topic)
@@ -141,7 +116,7 @@ class Hub(Timer):
                         wanted.append(feed)
         before = topic.feeds
         if topic.kind is SHARDS:
-            wanted += [feed for feed in before if feed not in wanted and _may_stay(topic, feed)]
+            wanted += [feed for feed in before if feed not in wanted and topic.may_end_at(feed)]
         topic.feeds = wanted
         for feed in before:
             if feed not in wanted:
@@ -398,8 +373,3 @@ class Hub(Timer):
         if kind is CHANNELS:
             topics += [topic for name, topic in self._topics[PATTERNS.index].items() if matches(name, channel)]
         return topics
-
-
-def _may_stay(topic: Topic, feed: Feed) -> bool:
-    """Whether a former owner's subscription may end by itself. What a node accepts again it may accept as a replica."""
-    return feed.has_confirmed(topic) and feed.node.info.primary and feed.node is not topic.ended_by

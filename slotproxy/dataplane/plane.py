@@ -23,10 +23,10 @@ from slotproxy.dataplane.controlplane import Control
 from slotproxy.dataplane.counters import Counters
 from slotproxy.dataplane.exclusives import Exclusive, Exclusives
 from slotproxy.dataplane.fencing import Fencing
-from slotproxy.dataplane.hub import Hub
+from slotproxy.dataplane.hubs import Hubs
 from slotproxy.dataplane.lanes import Node
 from slotproxy.dataplane.logins import Login
-from slotproxy.dataplane.nodestreams import Greeting, Identity, NodeStream
+from slotproxy.dataplane.nodestreams import Greeting, NodeStream
 from slotproxy.dataplane.private import Private
 from slotproxy.dataplane.reactor import Reactor, TickListener
 from slotproxy.dataplane.requests import Request
@@ -120,7 +120,7 @@ class Plane(TickListener):
         self.blocked: Final = BlockedClients()
         self.exclusives: Final = Exclusives(self.reactor, self.counters, control, limits.max_exclusive)
         self.arrivals: Final = Arrivals(self)
-        self.hubs: Final[dict[Identity, Hub]] = {}  # of identities whose clients have subscribed
+        self.hubs: Final = Hubs(self)
         self.private: Final[dict[int, Private]] = {}  # by client id
         self.targets: set[int] = set()  # ids of clients that REDIRECT names
         self.fencing: Final = Fencing(self)
@@ -165,8 +165,7 @@ class Plane(TickListener):
                 order.troubled = set()
                 self.blocked.trouble(slots)
                 self.arrivals.doubt(slots)
-                for hub in self.hubs.values():
-                    hub.moved(slots)
+                self.hubs.moved(slots)
                 for private in list(self.private.values()):
                     private.doubt(slots)
             if order.calmed:
@@ -261,8 +260,7 @@ class Plane(TickListener):
         for client in list(self.clients.values()):
             client.close()
         self.exclusives.close()
-        for hub in self.hubs.values():
-            hub.close("the proxy ends")
+        self.hubs.close()
         for node in self.router.territory.nodes.values():
             for lane in node.lanes:
                 lane.retired = True
@@ -326,26 +324,6 @@ class Plane(TickListener):
         self._leave()
         return closed
 
-    def hub_of(self, identity: Identity) -> Hub:
-        """Where clients of this identity subscribe."""
-        hub = self.hubs.get(identity)
-        if hub is None:
-            hub = self.hubs[identity] = Hub(self, identity)
-        return hub
-
-    def is_subscribed(self, identity: Identity) -> bool:
-        """Whether anybody has subscribed with this identity's rights."""
-        hub = self.hubs.get(identity)
-        return hub is not None and len(hub.subscribers()) > 0
-
-    def drop_hub(self, identity: Identity) -> None:
-        """The identity has no rights any more: who has subscribed with them is closed, as a server does."""
-        hub = self.hubs.pop(identity, None)
-        if hub is not None:
-            for client in hub.subscribers():
-                client.close()
-            hub.close("nobody logs in as its user any more")
-
     def supplied(self, asked: Asked) -> None:
         """A function is where it was wanted, or nobody has it."""
         self._enter()
@@ -379,8 +357,7 @@ class Plane(TickListener):
         self._enter()
         changed = self.router.apply(topology, started)
         self.shards.follow(self.router.slot_map)
-        for hub in self.hubs.values():
-            hub.follow()
+        self.hubs.follow()
         self._leave()
         return changed
 
@@ -402,10 +379,6 @@ class Plane(TickListener):
         """Clients that have subscribed to something."""
         have = [client.subscriptions for client in self.clients.values()]
         return sum([1 for one in have if one is not None and one.total() > 0])
-
-    def subscription_connections(self) -> int:
-        """Connections to nodes on which the proxy has subscribed for its clients."""
-        return sum([hub.connections() for hub in self.hubs.values()])
 
     def client_count(self) -> int:
         """Connected clients."""

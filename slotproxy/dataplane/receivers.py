@@ -42,16 +42,16 @@ class Receivers(Merging):
         plane = self._plane
         count = int(digits)
         node = plane.router.territory.owner(self._slot)
-        for hub in plane.hubs.values():
-            if node is not None:
-                count -= hub.counted_at(node, self._kind, self._channel)
-        own = sum([hub.receivers(self._kind, self._channel) for hub in plane.hubs.values()])
+        hubs = plane.hubs.all()
+        if node is not None:
+            count -= sum([hub.counted_at(node, self._kind, self._channel) for hub in hubs])
+        own = sum([hub.receivers(self._kind, self._channel) for hub in hubs])
         return integer(max(count, 0) + own)
 
 
 def publish(client: "Client", plane: "Plane", called: Command, kind: Kind, slot: i64, raw: bytes, to: bytes) -> None:
     """Send PUBLISH or SPUBLISH; where nobody here has subscribed to anything, as any other command."""
-    if not plane.hubs:
+    if not plane.hubs.all():
         client.forward(called, int(slot), raw, False)
         return
     client.count(called)
@@ -75,7 +75,7 @@ class PubsubMerging(Merging):
     def merge(self, replies: list[bytes]) -> bytes:
         """As one server that has all the clients."""
         reply = self._merging.merge(replies)
-        hubs = list(self._plane.hubs.values())
+        hubs = self._plane.hubs.all()
         if reply[0] == 0x2D or not hubs:
             return reply
         name = self._name

@@ -17,8 +17,8 @@ from slotproxy.protocol.pubsub import CHANNELS, KINDS, PATTERNS, SHARDS, Kind, c
 
 if TYPE_CHECKING:
     from slotproxy.dataplane.clients import Client
-    from slotproxy.dataplane.hub import Hub, Topic
     from slotproxy.dataplane.plane import Plane
+    from slotproxy.dataplane.topics import Topic
 
 
 class Subscriptions:
@@ -26,7 +26,6 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._topics: Final[list[dict[bytes, Topic]]] = [{} for _ in KINDS]
-        self._hub_of: Final[dict[Topic, Hub]] = {}
 
     def has(self, kind: Kind, name: bytes) -> bool:
         """Whether it has subscribed to that."""
@@ -42,18 +41,17 @@ class Subscriptions:
 
     def total(self) -> int:
         """Of all kinds."""
-        return len(self._hub_of)
+        return sum([len(topics) for topics in self._topics])
 
     def counted(self, kind: Kind) -> int:
         """What a confirmation says: channels and patterns are counted together, shard channels apart (7.0.15)."""
         return self.count(SHARDS) if kind is SHARDS else self.count(CHANNELS) + self.count(PATTERNS)
 
-    def add(self, hub: "Hub", topic: "Topic", client: "Client") -> None:
+    def add(self, topic: "Topic", client: "Client") -> None:
         """The client gets the topic's messages from now on."""
         topics = self._topics[topic.kind.index]
         if topic.name not in topics:
             topics[topic.name] = topic
-            self._hub_of[topic] = hub
             topic.subscribers[client] = None
 
     def remove(self, kind: Kind, name: bytes, client: "Client") -> None:
@@ -61,7 +59,7 @@ class Subscriptions:
         topic = self._topics[kind.index].pop(name, None)
         if topic is not None:
             topic.subscribers.pop(client, None)
-            self._hub_of.pop(topic).forget(topic)
+            topic.hub.forget(topic)
 
     def clear(self, client: "Client") -> None:
         """It gets none any more."""
@@ -79,7 +77,7 @@ class Subscribe(Solitary):
         self._plane: Final = plane
         self._kind: Final = kind
         self._names: Final = arguments[1:]
-        self._hub: Final = plane.hub_of(client.pool.identity)
+        self._hub: Final = plane.hubs.of(client.pool.identity)
         self._owner: Final = Request(client, called, 0, b"", plane.reactor.now)
         self._wanted: Final[dict[bytes, Topic]] = {}
         self._missing: dict[Topic, None] = {}  # not confirmed yet
@@ -148,7 +146,7 @@ class Subscribe(Solitary):
             topic = self._wanted.get(name)
             if topic is not None:
                 topic.waiting.pop(self, None)
-                have.add(self._hub, topic, client)
+                have.add(topic, client)
             frames.append(confirmation(client.protocol, self._kind.subscribe, name, have.counted(self._kind)))
         client.confine()
         confirm(client, b"".join(frames), self._owner)

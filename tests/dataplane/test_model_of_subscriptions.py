@@ -173,5 +173,5 @@ def test_each_client_hears_what_it_was_confirmed_once(make_rig: MakeRig, seed: i
         client.vanish()
     rig.run()
     rig.advance(25)
-    assert rig.plane.subscription_connections() == 0 and at_nodes(rig) == []
+    assert rig.plane.hubs.connections() == 0 and at_nodes(rig) == []
     assert rig.left_over() == []
