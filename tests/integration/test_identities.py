@@ -344,7 +344,7 @@ async def test_the_nodes_password_is_read_again_for_new_connections(
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-@pytest.mark.parametrize("mode", ["passthrough", "file"])
+@pytest.mark.parametrize("mode", ["passthrough", pytest.param("file", marks=pytest.mark.extended)])
 async def test_redis_py_with_a_user_and_a_password(
     users: EmbeddedCluster, proxy: ProxyFactory, guard: Guard, mode: str, protocol: int
 ) -> None:

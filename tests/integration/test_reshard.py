@@ -98,7 +98,7 @@ def plain_stream(name: str, tag: str) -> Commands:
 KINDS = {"incr": plain_stream, "barriers": with_barriers}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["incr", pytest.param("barriers", marks=pytest.mark.extended)])
 async def test_streams_keep_their_order_while_their_slot_moves(
     cluster: EmbeddedCluster, proxy: ProxyFactory, kind: str
 ) -> None:
