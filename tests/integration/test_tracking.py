@@ -184,12 +184,15 @@ async def test_monitor_shows_the_commands_of_all_primaries_and_of_one_that_is_pr
             assert all(lines.count(line) == 1 for line in left), lines
 
         await shown("first")
-        await fail_over(replicated, await replicated.owner(await replicated.slot_of(tags[0])))
+        promoted = await fail_over(replicated, await replicated.owner(await replicated.slot_of(tags[0])))
         with trio.fail_after(20):
-            for number in itertools.count():  # until the primary that was promoted is connected
+            # Until the primary that was promoted is connected and tells it itself. (While the proxy has not heard of
+            # the failover the demoted one may show the same, as it comes from its primary, at whose port.)
+            for number in itertools.count():
                 await client.command("SET", f"{{{tags[0]}}}", f"probe{number}")
                 with trio.move_on_after(0.05):
-                    while not (await monitor.receive()).endswith(b'"probe%d"' % number):
-                        pass
+                    line = b""
+                    while not line.endswith(b'"probe%d"' % number) or b":%d] " % promoted.port in line:
+                        line = await monitor.receive()
                     break
         await shown("second")
