@@ -77,7 +77,7 @@ def described(line: bytes) -> Described:
         user=field[b"user"],
         resp=2,
         multi=int(field[b"multi"]),
-        subscribed=(int(field[b"sub"]), int(field[b"psub"]), int(field[b"ssub"])),
+        subscribed=(int(field[b"sub"]), int(field[b"psub"]), int(field.get(b"ssub", 0))),  # 6.2 has no ssub
     )
 
 
