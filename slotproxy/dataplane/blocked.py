@@ -145,7 +145,7 @@ class Blocked(Seeker):
     def _may_lease(self) -> bool:
         if self._slot < 0 or self.hasty or self._unblocking or self.plane.reactor.now < self._lease_at:
             return False
-        return self.wait is None or self._is_calm()
+        return self.wait is None or (self.plane.reactor.now < self.deadline and self._is_calm())
 
     def _is_calm(self) -> bool:
         gate = self.plane.router.order.gates.get(self._slot)
@@ -165,7 +165,8 @@ class Blocked(Seeker):
         """The deadline, or another try."""
         now: float = self.plane.reactor.now
         if self.state == LEASING:
-            self._finish(null_array(self.client.protocol), False)
+            self.plane.exclusives.cancel(self)
+            self._be_late()
         elif self.state == TRYING:
             self.give_up_attempt()
         elif self.state == AT_NODE and now >= self.deadline + _SILENCE:
@@ -206,7 +207,7 @@ class Blocked(Seeker):
         if left <= 0.0:
             self._exclusive = None
             self.plane.exclusives.release(exclusive)
-            self._finish(null_array(self.client.protocol), False)
+            self._be_late()
             return
         raw = self.owner.raw
         if self.wait is not None and (self.plane.reactor.now > self.owner.started or self.wait.reads):
@@ -225,6 +226,8 @@ class Blocked(Seeker):
     def replied(self, exclusive: Exclusive, reply: bytes) -> None:
         self._exclusive = None
         self.due = 0.0
+        if reply.startswith(_FORCED) or reply == _UNBLOCKED:
+            self.seen.update(range(len(self.keys)))  # it has looked at them, and then waited
         if reply.startswith(_FORCED):
             exclusive.finish("the node is no primary any more")
             self.plane.control.refresh_nowait("a blocked command was ended")
@@ -263,6 +266,13 @@ class Blocked(Seeker):
         plane.fencing.forget(exclusive, self.client.lane)  # it may wait there still, for an element that would be lost
         plane.counters.in_doubt += 1
         self._finish(errors.in_doubt(self.command, exclusive.node.name, why), False)
+
+    def _be_late(self) -> None:
+        """The time was over before there was a connection to wait on: what is there already is found all the same."""
+        if self.wait is None or self.plane.reactor.now >= self.until():
+            self._finish(null_array(self.client.protocol), False)
+        else:
+            self.seek()
 
     def _be_done_with_silence(self) -> None:
         """The node should have ended it long ago."""

@@ -193,6 +193,30 @@ def test_while_a_node_cannot_be_dialled_elements_are_found_all_the_same(make_rig
     assert client.replies == [ELEMENT]
 
 
+@pytest.mark.parametrize("connected", ["never", "late"])
+def test_what_is_there_is_found_though_the_timeout_is_over_before_the_connection_is_made(
+    make_rig: MakeRig, connected: str
+) -> None:
+    """As on one server, which looks before it waits."""
+    rig = make_rig()
+    do(rig, "RPUSH", "q{f}", "x")
+    rig.dialling = False
+    client = rig.client()
+    client.send("BLPOP", "q{f}", "0.01")
+    empty = rig.client()
+    empty.send("BLPOP", "r{f}", "0.01")
+    rig.run()
+    if connected == "late":
+        rig.clock.now += 0.02
+        rig.dialling = True
+    rig.advance(0.2, step=0.05)
+    assert client.replies == [ELEMENT]
+    assert empty.replies == [None]
+    rig.dialling = True
+    rig.advance(70)
+    assert rig.left_over() == []
+
+
 # Bounds
 
 

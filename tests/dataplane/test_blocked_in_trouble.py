@@ -38,6 +38,22 @@ def test_the_first_ask_has_it_unblocked_and_issued_again(make_rig: MakeRig) -> N
     assert rig.left_over() == []
 
 
+def test_another_type_that_came_while_it_waited_is_taken_no_notice_of(make_rig: MakeRig) -> None:
+    """As on one server. (Where a wait begins, the type is minded.)"""
+    rig = make_rig()
+    a, b = rig.nodes
+    client = blocked_at(rig, a)
+    do(rig, "SET", "q{f}", "of another type")
+    rig.cluster.migration(F, a, b)
+    do(rig, "INCR", "n{f}")  # ASK: it waits here from now on
+    rig.advance(0.5, step=0.1)
+    assert a.waiting == [] and client.replies == []
+    do(rig, "DEL", "q{f}")
+    do(rig, "RPUSH", "q{f}", "x")
+    rig.advance(0.5, step=0.1)
+    assert client.replies == [ELEMENT]
+
+
 def test_an_element_that_another_proxy_pushed_at_the_target_is_found(make_rig: MakeRig) -> None:
     rig = make_rig()
     a, b = rig.nodes
