@@ -165,7 +165,6 @@ class Blocked(Seeker):
         """The deadline, or another try."""
         now: float = self.plane.reactor.now
         if self.state == LEASING:
-            self.plane.exclusives.cancel(self)
             self._be_late()
         elif self.state == TRYING:
             self.give_up_attempt()
@@ -272,6 +271,7 @@ class Blocked(Seeker):
         if self.wait is None or self.plane.reactor.now >= self.until():
             self._finish(null_array(self.client.protocol), False)
         else:
+            self.plane.exclusives.cancel(self)
             self.seek()
 
     def _be_done_with_silence(self) -> None:
