@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
 import random
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +24,8 @@ BUS_OFFSET = 10_000
 # Below the usual ephemeral ports (32768 and up), bus included: an outgoing connection of somebody else must
 # not take the port between our look and the server's bind.
 _PORTS = range(10_240, 22_000)
+_FIRST = random.randrange(len(_PORTS))  # two processes that look at the same time look at different ones
+_ROUND = itertools.cycle([*_PORTS[_FIRST:], *_PORTS[:_FIRST]])
 
 
 class ServerNotFound(Exception):
@@ -93,8 +97,7 @@ def distinct_servers(paths: list[str]) -> list[str]:
 
 def free_node_port() -> int:
     """A loopback port that is free together with its bus port. Another process can still be faster: retry."""
-    for _ in range(200):
-        port = random.choice(_PORTS)
+    for port in _next_ports():
         if _all_free(port, port + BUS_OFFSET):
             return port
     raise OSError(f"no free port pair p and p + {BUS_OFFSET} on 127.0.0.1")
@@ -102,11 +105,15 @@ def free_node_port() -> int:
 
 def free_port() -> int:
     """A single free loopback port, from the same range."""
-    for _ in range(200):
-        port = random.choice(_PORTS)
+    for port in _next_ports():
         if _all_free(port):
             return port
     raise OSError("no free port on 127.0.0.1")
+
+
+def _next_ports() -> Iterator[int]:
+    """Some ports that come next: who was given one may not have opened it yet, so none comes twice in a round."""
+    return itertools.islice(_ROUND, 200)
 
 
 def _all_free(*ports: int) -> bool:

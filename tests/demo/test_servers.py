@@ -14,6 +14,7 @@ from slotproxy.demo.servers import (
     distinct_servers,
     find_redis_server,
     free_node_port,
+    free_port,
     server_version,
     servers_on_path,
 )
@@ -68,6 +69,11 @@ def test_the_tests_run_the_servers_that_are_named_and_else_the_newest(
     monkeypatch.delenv("SLOTPROXY_TEST_SERVERS")
     monkeypatch.setattr("tests.servers.servers_on_path", lambda: [one, other, fake_server(tmp_path / "c", "6.2.14")])
     assert redis_servers() == [other]
+
+
+def test_no_port_is_given_to_two_that_have_not_opened_it_yet() -> None:
+    given = [free_port() for _ in range(500)] + [free_node_port() for _ in range(500)]
+    assert len(set(given)) == len(given)
 
 
 def test_a_node_port_is_free_together_with_its_bus() -> None:
